@@ -1,0 +1,137 @@
+//! The rules that the API server enforces by itself: CEL expressions and patterns, each with its sentence.
+//! `validated` says the same sentences, so that a mistake reads alike everywhere.
+
+use serde_json::{Value, json};
+
+/// A DNS label that starts with a letter (RFC 1035); how long it may be is said where it is used.
+pub const DNS_LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
+/// Name of a Kubernetes object (RFC 1123 subdomain).
+pub const OBJECT_NAME: &str = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
+/// Id of a client; it becomes part of an object's name.
+pub const CLIENT_ID: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// A scope (RFC 6749, section 3.3).
+pub const SCOPE: &str = r"^[!#-\[\]-~]+$";
+/// A host name, with `*.` allowed in front.
+pub const HOST: &str = r"^(\*\.)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
+/// A path without query, empty segments, dot segments or percent-encoding.
+pub const PATH_PREFIX: &str = r"^(/|(/[-A-Za-z0-9_~!$&'()*+,;=:@]([-.A-Za-z0-9_~!$&'()*+,;=:@])*)+/?)$";
+
+pub const CHAIN_NAME: &str = "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$')";
+pub const CHAIN_NAME_SAYS: &str = "metadata.name must be a DNS label of at most 20 characters, since the names of all its objects start with it";
+
+pub const ONE_ISSUER_KIND: &str =
+    "[has(self.managed), has(self.external), has(self.static)].filter(x, x).size() == 1";
+pub const ONE_ISSUER_KIND_SAYS: &str = "exactly one of managed, external and static must be given";
+
+pub const ONE_DATABASE: &str =
+    "[has(self.managed), has(self.external), has(self.cloudNativePG)].filter(x, x).size() <= 1";
+pub const ONE_DATABASE_SAYS: &str = "at most one of managed, external and cloudNativePG may be given";
+
+pub const ONE_CACHE: &str = "!(has(self.managed) && has(self.external))";
+pub const ONE_CACHE_SAYS: &str = "at most one of managed and external may be given";
+
+pub const ONE_ROUTE_TARGET: &str = "has(self.service) != has(self.issuer)";
+pub const ONE_ROUTE_TARGET_SAYS: &str = "exactly one of service and issuer must be given";
+
+pub const ROUTE_TARGETS_EXIST: &str = "self.gateway.routes.all(r, \
+     (!has(r.service) || self.services.exists(s, s.name == r.service)) && \
+     (!has(r.issuer) || self.issuers.exists(i, i.name == r.issuer && has(i.managed))))";
+pub const ROUTE_TARGETS_EXIST_SAYS: &str =
+    "a route must name a service of spec.services, or a managed issuer of spec.issuers";
+
+pub const ISSUER_NAMES_EXIST: &str = "self.gateway.routes.all(r, \
+     !has(r.issuers) || r.issuers.all(n, self.issuers.exists(i, i.name == n))) && \
+     self.services.all(s, !has(s.issuers) || s.issuers.all(n, self.issuers.exists(i, i.name == n)))";
+pub const ISSUER_NAMES_EXIST_SAYS: &str = "issuers must name issuers of spec.issuers";
+
+pub const ISSUER_URLS_UNIQUE: &str = "[self.issuers\
+     .filter(i, has(i.external) || has(i.static) || (has(i.managed) && has(i.managed.url)))\
+     .map(i, has(i.external) ? i.external.url : has(i.static) ? i.static.url : i.managed.url)]\
+     .all(urls, urls.all(u, urls.exists_one(v, v == u)))";
+pub const ISSUER_URLS_UNIQUE_SAYS: &str =
+    "no two issuers may have the same url, since a token names its issuer by it";
+
+pub const NEXT_EXISTS: &str = "self.services.all(s, !has(s.next) || \
+     s.next.all(n, n != s.name && self.services.exists(t, t.name == n)))";
+pub const NEXT_EXISTS_SAYS: &str = "next must name another service of spec.services";
+/// Said by `validated` alone: CEL cannot follow a path of any length.
+pub const NEXT_CYCLE_SAYS: &str = "next must not lead back to a service before it";
+
+pub const REPLICAS_OR_AUTOSCALING: &str = "!(has(self.replicas) && has(self.autoscaling))";
+pub const REPLICAS_OR_AUTOSCALING_SAYS: &str = "replicas and autoscaling must not both be given";
+
+pub const MIN_ABOVE_MAX_SAYS: &str = "minReplicas must not be above maxReplicas";
+
+pub const ROTATION_PERIOD: &str =
+    "duration(self.rotationPeriod) >= duration(self.tokenLifetime) + duration(self.tokenLifetime)";
+pub const ROTATION_PERIOD_SAYS: &str = "rotationPeriod must be at least twice tokenLifetime";
+
+pub const REFRESH_NEEDS_DATABASE: &str =
+    "has(self.database) || !self.clients.exists(c, c.grants.exists(g, g == 'RefreshToken'))";
+pub const REFRESH_NEEDS_DATABASE_SAYS: &str =
+    "a client with the grant RefreshToken needs the issuer's database";
+
+pub const URL_KEPT: &str = "has(self.url) == has(oldSelf.url) && (!has(self.url) || self.url == oldSelf.url)";
+pub const URL_KEPT_SAYS: &str = "url cannot be changed, since tokens that were issued name it";
+
+pub const VERSION_KEPT: &str =
+    "!has(oldSelf.version) || (has(self.version) && self.version == oldSelf.version)";
+pub const VERSION_KEPT_SAYS: &str =
+    "version cannot be changed, since a volume belongs to one major version of PostgreSQL";
+
+pub const SIZE_GROWS: &str = "quantity(self).compareTo(quantity(oldSelf)) >= 0";
+pub const SIZE_GROWS_SAYS: &str = "size cannot become smaller, since volumes only grow";
+
+pub const CLASS_KEPT_SAYS: &str = "className cannot be changed, since a volume stays in its class";
+
+pub const SERVICE_NAME: &str =
+    "!self.matches('^(gateway|issuer|postgres|redis|keys)$|^issuer-|-(postgres|redis)$')";
+pub const SERVICE_NAME_SAYS: &str =
+    "gateway, issuer, postgres, redis, keys, issuer-*, *-postgres and *-redis are reserved";
+
+pub const NODE_PORT: &str = "!has(self.nodePort) || self.type != 'ClusterIP'";
+pub const NODE_PORT_SAYS: &str = "nodePort may be given only with the types NodePort and LoadBalancer";
+
+pub const REQUEST_BYTES: &str =
+    "quantity(self).isGreaterThan(quantity('0')) && !quantity(self).isGreaterThan(quantity('1Gi'))";
+pub const REQUEST_BYTES_SAYS: &str = "requestBytes must be between 1 and 1Gi";
+
+pub const HEADER_BYTES: &str =
+    "!quantity(self).isLessThan(quantity('1Ki')) && !quantity(self).isGreaterThan(quantity('256Ki'))";
+pub const HEADER_BYTES_SAYS: &str = "headerBytes must be between 1Ki and 256Ki";
+
+pub const MAX_MEMORY: &str =
+    "!quantity(self).isLessThan(quantity('1Mi')) && !quantity(self).isGreaterThan(quantity('1Ti'))";
+pub const MAX_MEMORY_SAYS: &str = "maxMemory must be between 1Mi and 1Ti";
+
+pub const REVOCATION_KEPT_SAYS: &str = "a revocation cannot be changed; delete it and create another one";
+
+pub const ONE_REVOCATION_KIND: &str = "\
+     [has(self.key), has(self.subject), has(self.sessionID), has(self.tokenID)].filter(x, x).size() == \
+     (has(self.issuedBefore) && !has(self.subject) ? 0 : 1)";
+pub const ONE_REVOCATION_KIND_SAYS: &str = "exactly one of key, subject, sessionID and tokenID must be given, or issuedBefore alone; \
+     issuedBefore may stand beside subject only";
+
+/// Rules with their sentences, as the value of `x-kubernetes-validations`.
+#[must_use]
+pub fn rules(rules: &[(&str, &str)]) -> Value {
+    rules
+        .iter()
+        .map(|(rule, says)| json!({"rule": rule, "message": says}))
+        .collect()
+}
+
+/// The rule that a duration lies between two others, as the value of `x-kubernetes-validations`.
+#[must_use]
+pub fn between(least: &str, most: &str) -> Value {
+    json!([{
+        "rule": format!("duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"),
+        "message": between_says(least, most),
+    }])
+}
+
+/// The sentence of [`between`].
+#[must_use]
+pub fn between_says(least: &str, most: &str) -> String {
+    format!("must be between {least} and {most}")
+}

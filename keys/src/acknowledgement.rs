@@ -7,14 +7,15 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::ack_key::{AckKey, BadMac, Label, Mac};
 use crate::base64url::{self, NotBase64url};
 use crate::bundle::{Digest, Generation};
-use crate::held_bundle::{BundleRefusal, HeldBundle};
+use crate::envelope::BundleRefusal;
+use crate::held_bundle::HeldBundle;
 use crate::identity::{PodId, Workload};
 use crate::numeric_date::NumericDate;
 use crate::offer::Offer;
 use crate::strict_json::{self, NotStrictJson};
-use crate::trust::{AckKey, BadMac, Label, Mac};
 
 /// Largest answer read, in bytes: two offered keys of 8192 bits and 32 stopped ones fit many times.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;

@@ -3,68 +3,24 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 
+use crate::algorithm::Algorithm;
 use crate::bundle::{
-    Bundle, Digest, Generation, Issuer, IssuerKind, IssuerState, KeyState, MAX_BUNDLE_BYTES, MAX_ISSUERS,
-    MAX_KEYS_PER_ISSUER, MAX_REVOCATIONS, RevocationKind, VERSION,
+    Bundle, Digest, Generation, Issuer, IssuerKind, IssuerState, KeyState, MAX_ISSUERS, MAX_KEYS_PER_ISSUER,
+    MAX_REVOCATIONS, RevocationKind, VERSION,
 };
+use crate::envelope::{self, BundleRefusal, Envelope};
 use crate::identity::ChainId;
-use crate::jwk::{Algorithm, Jwk};
-use crate::jws::{JoseHeader, Parts};
+use crate::jwk::Jwk;
 use crate::key_set::{KeySet, VerificationKey};
 use crate::numeric_date::NumericDate;
 use crate::revocation_index::RevocationIndex;
 use crate::strict_json;
 use crate::trust::{SigningFailed, Trust, TrustKey};
-
-/// The `typ` of a bundle: no token has it, and a bundle is no token.
-const BUNDLE_TYP: &str = "servicechain-bundle+jws";
-
-/// Why a pod does not take a bundle; the words of the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
-pub enum BundleRefusal {
-    /// Found by the keys endpoint: the request was meant for another pod.
-    #[error("meant for another pod")]
-    WrongPod,
-    #[error("older than the bundle held")]
-    Lower,
-    #[error("authentic, and not the bundle held of the same generation")]
-    Fork,
-    #[error("bad signature")]
-    Signature,
-    #[error("signed by a key that is no trust anchor here")]
-    Anchor,
-    #[error("of another chain")]
-    Chain,
-    #[error("not a bundle of a form understood here")]
-    Format,
-    #[error("a key in it is refused")]
-    BadKey,
-    #[error("larger than a bundle may be")]
-    TooLarge,
-}
-
-impl BundleRefusal {
-    /// The word of the wire.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::WrongPod => "wrong-pod",
-            Self::Lower => "lower",
-            Self::Fork => "fork",
-            Self::Signature => "signature",
-            Self::Anchor => "anchor",
-            Self::Chain => "chain",
-            Self::Format => "format",
-            Self::BadKey => "bad-key",
-            Self::TooLarge => "too-large",
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
@@ -96,7 +52,7 @@ pub struct TrustedIssuer {
     pub token_types: Vec<String>,
     pub scopes_claim: String,
     /// The narrower of the issuer's and the policy's.
-    pub max_token_lifetime: std::time::Duration,
+    pub max_token_lifetime: Duration,
     pub state: IssuerState,
     pub keys: KeySet,
     revocations: RevocationIndex,
@@ -137,13 +93,13 @@ fn decide(
 ) -> Result<Option<HeldBundle>, BundleRefusal> {
     let envelope = Envelope::read(bytes, trust)?;
     let Some(held) = held else {
-        return envelope.open().map(Some);
+        return open(&envelope).map(Some);
     };
     if envelope.generation < held.generation() {
         return Err(BundleRefusal::Lower);
     }
     if envelope.generation > held.generation() {
-        return envelope.open().map(Some);
+        return open(&envelope).map(Some);
     }
     if Digest::of(bytes) == held.digest {
         return Ok(None);
@@ -152,80 +108,25 @@ fn decide(
     Err(BundleRefusal::Fork)
 }
 
-/// Bytes whose header fits this chain and an anchor; nothing of them is believed yet.
-struct Envelope<'a> {
-    bytes: &'a [u8],
-    parts: Parts<'a>,
-    trust: &'a Trust,
-    generation: Generation,
-    kid: String,
-}
-
-impl<'a> Envelope<'a> {
-    fn read(bytes: &'a [u8], trust: &'a Trust) -> Result<Self, BundleRefusal> {
-        if bytes.len() > MAX_BUNDLE_BYTES {
-            return Err(BundleRefusal::TooLarge);
-        }
-        let parts = Parts::split(bytes, MAX_BUNDLE_BYTES).map_err(|_| BundleRefusal::Format)?;
-        let members = parts.header().map_err(|_| BundleRefusal::Format)?;
-        let header = JoseHeader::parse(&members).map_err(|_| BundleRefusal::Format)?;
-        if header.algorithm != Algorithm::EdDSA || header.typ.as_deref() != Some(BUNDLE_TYP) {
-            return Err(BundleRefusal::Format);
-        }
-        let chain = members
-            .get("chain")
-            .and_then(Value::as_str)
-            .ok_or(BundleRefusal::Format)?;
-        let generation = members
-            .get("gen")
-            .and_then(Value::as_u64)
-            .ok_or(BundleRefusal::Format)?;
-        let kid = header.kid.ok_or(BundleRefusal::Format)?;
-        if chain != trust.chain.as_str() {
-            return Err(BundleRefusal::Chain);
-        }
-        if trust.anchor(&kid).is_none() {
-            return Err(BundleRefusal::Anchor);
-        }
-        Ok(Self {
-            bytes,
-            parts,
-            trust,
-            generation: Generation::new(generation),
-            kid,
-        })
+fn open(envelope: &Envelope<'_>) -> Result<HeldBundle, BundleRefusal> {
+    envelope.verify()?;
+    let bundle = parse_payload(&envelope.payload()?)?;
+    if bundle.generation != envelope.generation || bundle.chain != envelope.trust.chain {
+        return Err(BundleRefusal::Format);
     }
-
-    fn verify(&self) -> Result<(), BundleRefusal> {
-        let anchor = self.trust.anchor(&self.kid).ok_or(BundleRefusal::Anchor)?;
-        let signature = self.parts.signature().map_err(|_| BundleRefusal::Signature)?;
-        anchor
-            .verify(self.parts.signing_input, &signature)
-            .map_err(|_| BundleRefusal::Signature)
-    }
-
-    fn open(&self) -> Result<HeldBundle, BundleRefusal> {
-        self.verify()?;
-        let payload = self.parts.payload().map_err(|_| BundleRefusal::Format)?;
-        let bundle = parse_payload(&payload)?;
-        if bundle.generation != self.generation || bundle.chain != self.trust.chain {
-            return Err(BundleRefusal::Format);
-        }
-        let issuers = trusted_issuers(&bundle)?;
-        Ok(HeldBundle {
-            bytes: self.bytes.into(),
-            digest: Digest::of(self.bytes),
-            bundle,
-            issuers,
-        })
-    }
+    let issuers = trusted_issuers(&bundle)?;
+    Ok(HeldBundle {
+        bytes: envelope.bytes.into(),
+        digest: Digest::of(envelope.bytes),
+        bundle,
+        issuers,
+    })
 }
 
 fn parse_payload(payload: &[u8]) -> Result<Bundle, BundleRefusal> {
     let value = strict_json::value(payload).map_err(|_| BundleRefusal::Format)?;
-    let has_bad_key = has_bad_key(&value);
-    let Ok(bundle) = serde_json::from_value::<Bundle>(value) else {
-        return Err(if has_bad_key {
+    let Ok(bundle) = Bundle::deserialize(&value) else {
+        return Err(if has_bad_key(&value) {
             BundleRefusal::BadKey
         } else {
             BundleRefusal::Format
@@ -247,21 +148,18 @@ fn parse_payload(payload: &[u8]) -> Result<Bundle, BundleRefusal> {
 }
 
 fn has_bad_key(bundle: &Value) -> bool {
-    let list = |value: &Value, name: &str| {
+    let items = |value: &Value, name: &str| {
         value
             .get(name)
             .and_then(Value::as_array)
             .cloned()
             .unwrap_or_default()
     };
-    list(bundle, "issuers")
-        .iter()
-        .flat_map(|issuer| list(issuer, "keys"))
-        .any(|key| {
-            key.get("jwk")
-                .and_then(Value::as_object)
-                .is_some_and(|jwk| Jwk::parse(jwk, &Algorithm::ALL).is_err())
-        })
+    let keys = items(bundle, "issuers")
+        .into_iter()
+        .flat_map(|issuer| items(&issuer, "keys"));
+    keys.filter_map(|key| key.get("jwk").and_then(Value::as_object).cloned())
+        .any(|jwk| Jwk::parse(&jwk, &Algorithm::ALL).is_err())
 }
 
 fn trusted_issuers(bundle: &Bundle) -> Result<Vec<TrustedIssuer>, BundleRefusal> {
@@ -323,7 +221,7 @@ fn trusted_issuer(issuer: &Issuer, bundle: &Bundle) -> Result<TrustedIssuer, Bun
 impl HeldBundle {
     /// As [`take`] with nothing held.
     pub fn open(bytes: &[u8], trust: &Trust) -> Result<Self, BundleRefusal> {
-        Envelope::read(bytes, trust)?.open()
+        open(&Envelope::read(bytes, trust)?)
     }
 
     #[must_use]
@@ -376,21 +274,10 @@ impl fmt::Debug for HeldBundle {
 impl Bundle {
     /// Signs the bundle, and opens it again with the code of the verifiers before anybody else sees it.
     pub fn sign(&self, key: &TrustKey) -> Result<HeldBundle, SignError> {
-        let header = header(self, key);
+        let header = envelope::header(self, key);
         let payload = serde_json::to_vec(self)?;
         let signed = key.sign_compact(&header, &payload)?;
         let trust = Trust::new(self.chain.clone(), vec![key.anchor().clone()]);
         Ok(HeldBundle::open(signed.as_bytes(), &trust)?)
     }
-}
-
-fn header(bundle: &Bundle, key: &TrustKey) -> Map<String, Value> {
-    let members = json!({
-        "alg": Algorithm::EdDSA.name(),
-        "typ": BUNDLE_TYP,
-        "kid": key.anchor().kid(),
-        "chain": bundle.chain.as_str(),
-        "gen": bundle.generation.number(),
-    });
-    members.as_object().cloned().unwrap_or_default()
 }

@@ -3,96 +3,20 @@
 
 use std::fmt;
 
-use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::ParsedPublicKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
+use crate::algorithm::Algorithm;
 use crate::base64url;
-use crate::bundle::sha256;
-use crate::roca;
+use crate::key_material::{Curve, Material};
 
 /// Longest `kid`, in bytes.
 pub const MAX_KID_BYTES: usize = 256;
 
-/// The signature algorithms a key may be pinned to (RFC 7518 section 3.1, RFC 8037). `none` and HMAC do not exist here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Algorithm {
-    ES256,
-    ES384,
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    EdDSA,
-}
-
-impl Algorithm {
-    pub const ALL: [Self; 9] = [
-        Self::ES256,
-        Self::ES384,
-        Self::RS256,
-        Self::RS384,
-        Self::RS512,
-        Self::PS256,
-        Self::PS384,
-        Self::PS512,
-        Self::EdDSA,
-    ];
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ES256 => "ES256",
-            Self::ES384 => "ES384",
-            Self::RS256 => "RS256",
-            Self::RS384 => "RS384",
-            Self::RS512 => "RS512",
-            Self::PS256 => "PS256",
-            Self::PS384 => "PS384",
-            Self::PS512 => "PS512",
-            Self::EdDSA => "EdDSA",
-        }
-    }
-
-    /// Exact: `es256` is no algorithm.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
-    }
-
-    #[must_use]
-    pub const fn is_rsa(self) -> bool {
-        matches!(
-            self,
-            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512
-        )
-    }
-
-    fn rsa_parameters(self) -> Option<&'static signature::RsaParameters> {
-        Some(match self {
-            Self::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-            Self::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-            Self::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-            Self::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
-            Self::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
-            Self::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
-            Self::ES256 | Self::ES384 | Self::EdDSA => return None,
-        })
-    }
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
-
 /// SHA-256 over the key's required members (RFC 7638), written as base64url.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Thumbprint([u8; 32]);
+pub struct Thumbprint(pub(crate) [u8; 32]);
 
 impl Thumbprint {
     #[must_use]
@@ -160,43 +84,6 @@ pub struct Jwk {
     parsed: ParsedPublicKey,
 }
 
-/// The members as the JWK spells them, which is canonical: base64url without leading zeros where a number is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Material {
-    Rsa { n: String, e: String },
-    Ec { curve: Curve, x: String, y: String },
-    Ed25519 { x: String },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Curve {
-    P256,
-    P384,
-}
-
-impl Curve {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::P256 => "P-256",
-            Self::P384 => "P-384",
-        }
-    }
-
-    const fn coordinate_bytes(self) -> usize {
-        match self {
-            Self::P256 => 32,
-            Self::P384 => 48,
-        }
-    }
-
-    const fn algorithm(self) -> Algorithm {
-        match self {
-            Self::P256 => Algorithm::ES256,
-            Self::P384 => Algorithm::ES384,
-        }
-    }
-}
-
 impl Jwk {
     /// Parses a JWK. A missing `alg` is filled in where type and curve leave one choice, and for RSA where `allowed`
     /// holds one RSA algorithm.
@@ -216,7 +103,7 @@ impl Jwk {
         if kid.is_some_and(|kid| kid.is_empty() || kid.len() > MAX_KID_BYTES) {
             return Err(KeyRefusal::Kid);
         }
-        let material = Material::parse(kty, members)?;
+        let material = parse_material(kty, members)?;
         let algorithm = pin_algorithm(&material, optional(members, "alg")?, allowed)?;
         Self::new(kid.map(str::to_owned), algorithm, material)
     }
@@ -297,11 +184,7 @@ impl Jwk {
     /// Bits of an RSA modulus, of the field of a curve otherwise.
     #[must_use]
     pub fn bits(&self) -> usize {
-        match &self.material {
-            Material::Rsa { n, .. } => base64url::decode(n).map_or(0, |modulus| bit_length(&modulus)),
-            Material::Ec { curve, .. } => curve.coordinate_bytes() * 8,
-            Material::Ed25519 { .. } => 256,
-        }
+        self.material.bits()
     }
 
     pub(crate) fn parsed(&self) -> &ParsedPublicKey {
@@ -372,85 +255,27 @@ impl<'de> Deserialize<'de> for Jwk {
     }
 }
 
-impl Material {
-    fn parse(kty: &str, members: &Map<String, Value>) -> Result<Self, KeyRefusal> {
-        match kty {
-            "RSA" => Ok(Self::Rsa {
-                n: required(members, "n")?.to_owned(),
-                e: required(members, "e")?.to_owned(),
-            }),
-            "EC" => {
-                let curve = match required(members, "crv")? {
-                    "P-256" => Curve::P256,
-                    "P-384" => Curve::P384,
-                    _ => return Err(KeyRefusal::UnknownType),
-                };
-                Ok(Self::Ec {
-                    curve,
-                    x: required(members, "x")?.to_owned(),
-                    y: required(members, "y")?.to_owned(),
-                })
-            }
-            "OKP" if required(members, "crv")? == "Ed25519" => Ok(Self::Ed25519 {
-                x: required(members, "x")?.to_owned(),
-            }),
-            _ => Err(KeyRefusal::UnknownType),
+fn parse_material(kty: &str, members: &Map<String, Value>) -> Result<Material, KeyRefusal> {
+    let member = |name| required(members, name).map(str::to_owned);
+    match kty {
+        "RSA" => Ok(Material::Rsa {
+            n: member("n")?,
+            e: member("e")?,
+        }),
+        "EC" => {
+            let curve = match required(members, "crv")? {
+                "P-256" => Curve::P256,
+                "P-384" => Curve::P384,
+                _ => return Err(KeyRefusal::UnknownType),
+            };
+            Ok(Material::Ec {
+                curve,
+                x: member("x")?,
+                y: member("y")?,
+            })
         }
-    }
-
-    fn fits(&self, algorithm: Algorithm) -> bool {
-        match self {
-            Self::Rsa { .. } => algorithm.is_rsa(),
-            Self::Ec { curve, .. } => algorithm == curve.algorithm(),
-            Self::Ed25519 { .. } => algorithm == Algorithm::EdDSA,
-        }
-    }
-
-    fn verifying_key(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, KeyRefusal> {
-        match self {
-            Self::Rsa { n, e } => {
-                let n = base64url::decode(n).map_err(|_| KeyRefusal::Member("n"))?;
-                let e = base64url::decode(e).map_err(|_| KeyRefusal::Member("e"))?;
-                check_rsa(&n, &e)?;
-                let parameters = algorithm.rsa_parameters().ok_or(KeyRefusal::AlgorithmUnfit)?;
-                rsa::PublicKeyComponents { n, e }
-                    .to_parsed_public_key(parameters)
-                    .map_err(|_| KeyRefusal::Member("n"))
-            }
-            Self::Ec { curve, x, y } => {
-                let x = base64url::decode(x).map_err(|_| KeyRefusal::Member("x"))?;
-                let y = base64url::decode(y).map_err(|_| KeyRefusal::Member("y"))?;
-                if x.len() != curve.coordinate_bytes() || y.len() != curve.coordinate_bytes() {
-                    return Err(KeyRefusal::Member("x, y"));
-                }
-                let ecdsa: &'static dyn VerificationAlgorithm = match curve {
-                    Curve::P256 => &signature::ECDSA_P256_SHA256_FIXED,
-                    Curve::P384 => &signature::ECDSA_P384_SHA384_FIXED,
-                };
-                // The uncompressed form of SEC 1 section 2.3.3; parsing it checks the curve equation.
-                let point = [&[4], x.as_slice(), y.as_slice()].concat();
-                ParsedPublicKey::new(ecdsa, point).map_err(|_| KeyRefusal::NotOnCurve)
-            }
-            Self::Ed25519 { x } => {
-                let x: [u8; 32] = base64url::decode_array(x).map_err(|_| KeyRefusal::Member("x"))?;
-                if is_small_order(&x) {
-                    return Err(KeyRefusal::NotOnCurve);
-                }
-                ParsedPublicKey::new(&signature::ED25519, x).map_err(|_| KeyRefusal::NotOnCurve)
-            }
-        }
-    }
-
-    /// RFC 7638 section 3: the required members in lexicographic order, no white space.
-    fn thumbprint(&self) -> Thumbprint {
-        let canonical = match self {
-            Self::Rsa { n, e } => format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#),
-            Self::Ec { curve, x, y } => {
-                format!(r#"{{"crv":"{}","kty":"EC","x":"{x}","y":"{y}"}}"#, curve.name())
-            }
-            Self::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#),
-        };
-        Thumbprint(sha256(canonical.as_bytes()))
+        "OKP" if required(members, "crv")? == "Ed25519" => Ok(Material::Ed25519 { x: member("x")? }),
+        _ => Err(KeyRefusal::UnknownType),
     }
 }
 
@@ -503,55 +328,4 @@ fn pin_algorithm(
         return Err(KeyRefusal::AlgorithmNotAllowed);
     }
     Ok(algorithm)
-}
-
-/// Numbers without leading zeros (RFC 7518 section 2), modulus of 2048 to 8192 bits and odd, exponent odd and at least
-/// 65537: smaller ones have a history of padding attacks, 1 is the identity, huge ones cost time.
-fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyRefusal> {
-    if n.first().is_none_or(|first| *first == 0) || n.last().is_none_or(|last| last % 2 == 0) {
-        return Err(KeyRefusal::Member("n"));
-    }
-    match bit_length(n) {
-        ..2048 => return Err(KeyRefusal::RsaTooSmall),
-        8193.. => return Err(KeyRefusal::RsaTooLarge),
-        2048..=8192 => {}
-    }
-    if e.first().is_none_or(|first| *first == 0) {
-        return Err(KeyRefusal::Member("e"));
-    }
-    let exponent = e.iter().fold(0_u64, |value, byte| {
-        value.saturating_mul(256).saturating_add(u64::from(*byte))
-    });
-    if exponent % 2 == 0 || !(65_537..=u64::from(u32::MAX)).contains(&exponent) {
-        return Err(KeyRefusal::RsaExponent);
-    }
-    if roca::has_fingerprint(n) {
-        return Err(KeyRefusal::Roca);
-    }
-    Ok(())
-}
-
-fn bit_length(number: &[u8]) -> usize {
-    number
-        .first()
-        .map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)
-}
-
-/// The encodings of Ed25519 points whose order divides 8, sign bit aside: under such a "key" one signature fits many
-/// messages.
-fn is_small_order(encoded: &[u8; 32]) -> bool {
-    const ORDER_8_A: [u8; 32] = [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
-        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
-    ];
-    const ORDER_8_B: [u8; 32] = [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
-        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
-    ];
-    let mut y = *encoded;
-    y[31] &= 0x7f;
-    // 0 and 1; p - 1, and p and p + 1 as other spellings of 0 and 1.
-    let tiny = y[0] <= 1 && y[1..].iter().all(|byte| *byte == 0);
-    let near_p = (0xec..=0xee).contains(&y[0]) && y[1..31].iter().all(|byte| *byte == 0xff) && y[31] == 0x7f;
-    tiny || near_p || y == ORDER_8_A || y == ORDER_8_B
 }

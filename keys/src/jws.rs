@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value};
 
+use crate::algorithm::Algorithm;
 use crate::base64url;
-use crate::jwk::{Algorithm, MAX_KID_BYTES};
+use crate::jwk::MAX_KID_BYTES;
 use crate::strict_json;
 
 /// Header parameters that carry or point to keys, change what is signed, or must be understood.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use aws_lc_rs::signature::ParsedPublicKey;
 use serde_json::Value;
 
+use crate::algorithm::Algorithm;
 use crate::bundle::{MAX_BUNDLE_BYTES, MAX_KEYS_PER_ISSUER};
-use crate::jwk::{Algorithm, Jwk, KeyRefusal, Thumbprint};
+use crate::jwk::{Jwk, KeyRefusal, Thumbprint};
 use crate::numeric_date::NumericDate;
 use crate::strict_json::{self, NotStrictJson};
 

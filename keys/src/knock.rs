@@ -3,12 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ack_key::{AckKey, Label, Mac};
 use crate::acknowledgement::{Nonce, NotAuthentic, Sealed};
 use crate::bundle::Generation;
 use crate::identity::{ChainId, PodId};
 use crate::numeric_date::NumericDate;
 use crate::strict_json;
-use crate::trust::{AckKey, Label, Mac};
 
 /// Largest knock and largest answer to one, in bytes.
 pub const MAX_KNOCK_BYTES: usize = 1024;

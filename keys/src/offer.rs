@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::acknowledgement::Nonce;
+use crate::algorithm::Algorithm;
 use crate::identity::{ChainId, PodId};
-use crate::jwk::{Algorithm, Jwk, KeyRefusal};
+use crate::jwk::{Jwk, KeyRefusal};
 use crate::jws::CompactJws;
 use crate::key_set::VerificationKey;
 use crate::signing_key::SigningKey;

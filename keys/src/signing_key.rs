@@ -10,8 +10,9 @@ use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519Key
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use crate::algorithm::Algorithm;
 use crate::base64url;
-use crate::jwk::{Algorithm, Jwk};
+use crate::jwk::Jwk;
 use crate::jws;
 use crate::trust::SigningFailed;
 

@@ -1,0 +1,136 @@
+//! Durations as people write them: the Gateway API's duration string (GEP-2257), `5s`, `1h30m`, `100ms`.
+//!
+//! Use [`parse`] for flags and `#[serde(with = "servicechain_runtime::duration")]` in configuration.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+const MAX_PARTS: usize = 4;
+const MAX_DIGITS: usize = 5;
+
+/// What is wrong with a duration string.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no duration: write one to four numbers of at most five digits with h, m, s or ms, as in \"1h30m\""
+)]
+pub struct NoDuration(String);
+
+/// Reads a GEP-2257 duration: `([0-9]{1,5}(h|m|s|ms)){1,4}`.
+///
+/// # Errors
+/// [`NoDuration`] for anything else.
+pub fn parse(text: &str) -> Result<Duration, NoDuration> {
+    total(text).ok_or_else(|| NoDuration(text.chars().take(32).collect()))
+}
+
+/// Writes a duration in its shortest whole form; what is below a millisecond is cut off.
+#[must_use]
+pub fn format(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let parts = [
+        (millis / 3_600_000, "h"),
+        (millis / 60_000 % 60, "m"),
+        (millis / 1000 % 60, "s"),
+        (millis % 1000, "ms"),
+    ];
+    let text: String = parts
+        .iter()
+        .filter(|(amount, _)| *amount > 0)
+        .map(|(amount, unit)| format!("{amount}{unit}"))
+        .collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    format(*duration).serialize(serializer)
+}
+
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// The same for fields that may be absent.
+pub mod option {
+    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer, de, format, parse};
+
+    #[expect(clippy::ref_option, reason = "serde's `with` calls it so")]
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        duration.map(format).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| parse(&text).map_err(de::Error::custom))
+            .transpose()
+    }
+}
+
+fn total(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    for _ in 0..MAX_PARTS {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 || digits > MAX_DIGITS {
+            return None;
+        }
+        let (number, after) = rest.split_at(digits);
+        let letters = after.bytes().take_while(u8::is_ascii_lowercase).count();
+        let (unit, after) = after.split_at(letters);
+        let number: u64 = number.parse().ok()?;
+        total += match unit {
+            "h" => Duration::from_secs(number * 3600),
+            "m" => Duration::from_secs(number * 60),
+            "s" => Duration::from_secs(number),
+            "ms" => Duration::from_millis(number),
+            _ => return None,
+        };
+        if after.is_empty() {
+            return Some(total);
+        }
+        rest = after;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_of_the_gateway_api_are_read() {
+        assert_eq!(parse("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse("1h2m3s4ms"), Ok(Duration::from_millis(3_723_004)));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for odd in [
+            "",
+            "5",
+            "s",
+            "1.5s",
+            "-1s",
+            "100000s",
+            "1d",
+            "1s1s1s1s1s",
+            "1 s",
+            "1S",
+            "1us",
+            "٣s",
+        ] {
+            assert!(parse(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for millis in [0, 1, 999, 1000, 61_000, 3_600_000, 5_400_100] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse(&format(duration)), Ok(duration));
+        }
+    }
+}

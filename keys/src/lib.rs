@@ -18,6 +18,7 @@ pub mod numeric_date;
 pub mod offer;
 mod revocation_index;
 mod roca;
+pub mod rotation;
 pub mod signing_key;
 pub mod strict_json;
 pub mod trust;

@@ -27,7 +27,7 @@ pub struct Offer {
     pub pop: String,
 }
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OfferRefusal {
     #[error("the offered key is refused")]
     Key(#[from] KeyRefusal),

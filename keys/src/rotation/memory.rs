@@ -1,0 +1,239 @@
+//! What a leader remembers between rounds: what pods have proved to hold, since when one is silent, when one stopped.
+//! All of it can be lost at any time and is then asked again, which delays and never contradicts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Base, Heard, LEFT_OUT_AFTER, ListedPod, Round, VANISHED_GRACE};
+use crate::BundleRefusal;
+use crate::acknowledgement::Held;
+use crate::bundle::{Generation, IssuerKey};
+use crate::identity::PodId;
+use crate::numeric_date::NumericDate;
+
+/// Two rounds further apart say nothing about the time between them: the leader slept.
+const LONGEST_PAUSE: Duration = Duration::from_secs(40);
+
+#[derive(Debug, Default)]
+pub struct Memory {
+    version: Option<Version>,
+    settled: bool,
+    pods: BTreeMap<PodId, Known>,
+}
+
+/// A `resourceVersion`; absent where there is no `ConfigMap`.
+type Version = Option<String>;
+
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// It answered since the `ConfigMap` was last found changed by somebody else.
+    heard: bool,
+    /// The highest generation that it durably held when its digest was that of the base.
+    pub(super) proved: Option<Generation>,
+    pub(super) held: Option<Held>,
+    pub(super) durable: bool,
+    pub(super) refusal: Option<BundleRefusal>,
+    /// The first of its unanswered questions.
+    pub(super) silent_since: Option<Duration>,
+    doubt: Option<Doubt>,
+    stopped: BTreeMap<String, NumericDate>,
+    gone: Option<Gone>,
+}
+
+/// Silent and not Ready at once, in every round of this time.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    since: Duration,
+    last: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    since: Duration,
+    /// The latest clock at that time.
+    clock: NumericDate,
+    /// Seen to end, rather than no longer seen.
+    ended: bool,
+}
+
+impl Memory {
+    /// The `ConfigMap` was read. Unless it is as this leader left it, every pod must be heard before the next bundle.
+    pub fn read(&mut self, version: Option<&str>) {
+        if self
+            .version
+            .as_ref()
+            .is_none_or(|known| known.as_deref() != version)
+        {
+            self.version = Some(version.map(str::to_owned));
+            self.settled = false;
+            self.pods.values_mut().for_each(|known| known.heard = false);
+        }
+    }
+
+    /// The `ConfigMap` was replaced by this leader.
+    pub fn wrote(&mut self, version: &str) {
+        self.version = Some(Some(version.to_owned()));
+    }
+
+    /// Takes in what a round brought, before it is decided on.
+    pub fn note(&mut self, base: Option<Base<'_>>, round: &Round<'_>) {
+        for heard in round.answers {
+            self.pods
+                .entry(heard.answer.pod.clone())
+                .or_default()
+                .note_answer(heard, base);
+        }
+        for listed in round.pods {
+            let known = self.pods.entry(listed.pod.clone()).or_default();
+            known.note_silence(round.asked.contains(&listed.pod), listed, round);
+        }
+        let owners = || {
+            let issuers = base.into_iter().flat_map(|base| &base.bundle.issuers);
+            issuers
+                .flat_map(|issuer| &issuer.keys)
+                .filter_map(|key| key.owner.as_ref())
+        };
+        for owner in owners() {
+            let listed = round.listed(owner);
+            let known = self.pods.entry(owner.clone()).or_default();
+            known.note_presence(listed, round);
+        }
+        self.pods
+            .retain(|pod, _| round.listed(pod).is_some() || owners().any(|owner| owner == pod));
+        self.settled = self.settled
+            || self
+                .counted(round.pods, round.elapsed)
+                .all(|listed| self.pods.get(&listed.pod).is_some_and(|known| known.heard));
+    }
+
+    /// Every counted pod was heard since somebody else changed the `ConfigMap`.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Have (line 21): every counted pod of a LIST begun after the last answer has proved to hold the bundle of
+    /// `generation`, or one made from it.
+    #[must_use]
+    pub fn everyone_has(&self, generation: Generation, pods: &[ListedPod], elapsed: Duration) -> bool {
+        self.counted(pods, elapsed)
+            .all(|listed| self.proved(&listed.pod) >= Some(generation))
+    }
+
+    /// Whether the pod must be sent `base`, rather than merely asked.
+    #[must_use]
+    pub fn lacks(&self, pod: &PodId, base: Base<'_>) -> bool {
+        self.pods
+            .get(pod)
+            .is_none_or(|known| known.held != Some(base.held()) || !known.durable)
+    }
+
+    /// The pods that a key waits for.
+    pub(super) fn counted<'a>(
+        &self,
+        pods: &'a [ListedPod],
+        elapsed: Duration,
+    ) -> impl Iterator<Item = &'a ListedPod> {
+        pods.iter().filter(move |listed| {
+            let in_doubt = self.pods.get(&listed.pod).and_then(|known| known.doubt);
+            let left_out = in_doubt.is_some_and(|doubt| elapsed > doubt.since + LEFT_OUT_AFTER);
+            listed.addressed && listed.runs && !listed.ended && !left_out
+        })
+    }
+
+    pub(super) fn known(&self, pod: &PodId) -> Option<&Known> {
+        self.pods.get(pod)
+    }
+
+    fn proved(&self, pod: &PodId) -> Option<Generation> {
+        self.pods.get(pod).and_then(|known| known.proved)
+    }
+
+    /// The owner signs with this key no more, or is no more.
+    pub(super) fn has_stopped(&self, owner: &PodId, kid: &str) -> bool {
+        self.pods
+            .get(owner)
+            .is_some_and(|known| known.gone.is_some() || known.stopped.contains_key(kid))
+    }
+
+    /// Line 22. Every counted pod's clock must have been heard in this round: an unheard one may be late.
+    pub(super) fn is_expired_everywhere(&self, key: &IssuerKey, slack: Duration, round: &Round<'_>) -> bool {
+        let all_heard = self
+            .counted(round.pods, round.elapsed)
+            .all(|listed| round.answer_of(&listed.pod).is_some());
+        let (Some(owner), Some(kid)) = (&key.owner, key.jwk.kid()) else {
+            return false;
+        };
+        let Some(known) = self.pods.get(owner).filter(|_| all_heard) else {
+            return false;
+        };
+        if let Some(last_expiry) = known.stopped.get(kid) {
+            return round.earliest_clock() > last_expiry.plus(slack);
+        }
+        known.gone.is_some_and(|gone| {
+            let grace = if gone.ended {
+                Duration::ZERO
+            } else {
+                VANISHED_GRACE
+            };
+            let wait = grace + key.max_lifetime + slack;
+            round.elapsed > gone.since + wait && round.earliest_clock() > gone.clock.plus(wait)
+        })
+    }
+}
+
+impl Known {
+    fn note_answer(&mut self, heard: &Heard, base: Option<Base<'_>>) {
+        let answer = &heard.answer;
+        self.held = answer.held;
+        self.durable = answer.durable;
+        self.refusal = answer.reason;
+        let base = base.map(|base| base.held());
+        let beyond = answer.held.map(|held| held.generation) > base.map(|base| base.generation);
+        if !beyond || heard.claim_refuted {
+            self.heard = true;
+        }
+        if answer.durable && answer.held.is_some() && answer.held == base {
+            self.proved = self.proved.max(base.map(|base| base.generation));
+        }
+        for (kid, last_expiry) in &answer.stopped {
+            let latest = self.stopped.entry(kid.clone()).or_insert(*last_expiry);
+            *latest = (*latest).max(*last_expiry);
+        }
+    }
+
+    fn note_silence(&mut self, asked: bool, listed: &ListedPod, round: &Round<'_>) {
+        let answered = round.answer_of(&listed.pod).is_some();
+        if answered || !asked {
+            self.silent_since = self.silent_since.filter(|_| !answered);
+        } else {
+            self.silent_since.get_or_insert(round.elapsed);
+        }
+        self.doubt = (asked && !answered && !listed.ready).then(|| {
+            let unbroken = self
+                .doubt
+                .filter(|doubt| round.elapsed <= doubt.last + LONGEST_PAUSE);
+            Doubt {
+                since: unbroken.map_or(round.elapsed, |doubt| doubt.since),
+                last: round.elapsed,
+            }
+        });
+    }
+
+    fn note_presence(&mut self, listed: Option<&ListedPod>, round: &Round<'_>) {
+        let ended = listed.is_some_and(|listed| listed.ended);
+        if listed.is_some() && !ended {
+            self.gone = None;
+            return;
+        }
+        let gone = self.gone.get_or_insert(Gone {
+            since: round.elapsed,
+            clock: NumericDate::default(),
+            ended,
+        });
+        let clock_then = round
+            .latest_clock()
+            .minus(round.elapsed.saturating_sub(gone.since));
+        gone.clock = gone.clock.max(clock_then);
+    }
+}

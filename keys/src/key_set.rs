@@ -70,6 +70,12 @@ impl VerificationKey {
         self.accepted_until.is_none_or(|until| now < until)
     }
 
+    /// When that grace ends, for a key that was withdrawn.
+    #[must_use]
+    pub const fn accepted_until(&self) -> Option<NumericDate> {
+        self.accepted_until
+    }
+
     /// The longest life of a token signed by it, where the bundle bounds that.
     #[must_use]
     pub const fn max_lifetime(&self) -> Option<Duration> {

@@ -36,7 +36,7 @@ pub struct Bundle {
     pub issued_at: NumericDate,
     pub policy: Policy,
     pub issuers: Vec<Issuer>,
-    #[serde(default)]
+    #[serde(default, with = "crate::revocation_groups")]
     pub revocations: Vec<Revocation>,
     /// Names of content without which the bundle would be misread. This version knows none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -146,8 +146,7 @@ pub enum KeyState {
 }
 
 /// Matches a token without `iat`, or with `iat <= issued_before`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
     /// The issuer's name in this bundle.
     pub issuer: String,
@@ -155,7 +154,6 @@ pub struct Revocation {
     /// Of the revoked value; of the empty string where `kind` is `Issuer`.
     pub digest: ShortDigest,
     pub issued_before: NumericDate,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<NumericDate>,
 }
 

@@ -16,6 +16,7 @@ pub mod key_set;
 pub mod knock;
 pub mod numeric_date;
 pub mod offer;
+mod revocation_groups;
 mod revocation_index;
 mod roca;
 pub mod rotation;

@@ -1,0 +1,208 @@
+//! A pod as the protocol prescribes it (key protocol, lines 3, 9, 13, 16 and 18), with its disk, its memory-backed
+//! folder, its clock, and what can go wrong with each.
+
+use std::sync::Arc;
+
+use servicechain_keys::{BundleRefusal, Generation, KeyState, PodId};
+
+use super::flaw::Flaw;
+use super::random::Random;
+use super::signed::{KeyPool, Signed, Signer};
+
+/// Nobody asked for so long: the pod may have been left out, and its word is no authority until a knock is answered.
+pub const UNASKED: u64 = 60;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Created; its volumes are mounted, no container runs.
+    Pending,
+    Running,
+    /// Its containers ended for good.
+    Ended,
+    /// Its object is gone and its node cut off: it may run until then.
+    Zombie { until: u64 },
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hostility {
+    None,
+    /// Offers its own key though it is no issuer pod, or claims what it does not hold.
+    Offers,
+    ClaimsHigh,
+    /// Says it holds what it was sent and never keeps it.
+    ClaimsHeld,
+    /// Says that its clock stands at 1970.
+    LateClock,
+}
+
+/// A private key in the memory-backed folder. What is written there outlives the container, not the pod.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnKey {
+    pub key: usize,
+    pub last_expiry: u64,
+    /// The pod saw a bundle in which the key no longer signs; it never does again.
+    pub stopped: bool,
+    /// The pod saw the key in a bundle.
+    pub seen: bool,
+}
+
+#[derive(Debug)]
+pub struct Pod {
+    pub id: PodId,
+    pub number: usize,
+    pub is_issuer: bool,
+    pub hostility: Hostility,
+    pub address: usize,
+    pub life: Life,
+    pub api_ready: bool,
+    pub reachable: bool,
+    pub quiet_until: u64,
+    pub clock_offset: i64,
+    pub held: Option<Arc<Signed>>,
+    pub disk: Option<Arc<Signed>>,
+    pub file: Option<Arc<Signed>>,
+    pub disk_broken: bool,
+    pub confirmed: bool,
+    pub last_asked: u64,
+    /// Counts starts of the container: an answer to an earlier one's knock is not this one's.
+    pub incarnation: u32,
+    pub keys: Vec<OwnKey>,
+    /// The highest generation that it acknowledged as durable.
+    pub acknowledged: Option<Generation>,
+}
+
+/// Where the container dies while it takes a bundle (crash point g).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dies {
+    Not,
+    AfterSwap,
+    AfterFsync,
+}
+
+#[derive(Clone, Debug)]
+pub struct Word {
+    pub held: Option<Arc<Signed>>,
+    pub refusal: Option<BundleRefusal>,
+    pub unchanged: bool,
+    pub durable: bool,
+}
+
+impl Pod {
+    pub fn is_running(&self) -> bool {
+        matches!(self.life, Life::Running | Life::Zombie { .. })
+    }
+
+    /// The API server knows it.
+    pub fn is_listed(&self) -> bool {
+        matches!(self.life, Life::Pending | Life::Running | Life::Ended)
+    }
+
+    pub fn clock(&self, time: u64) -> u64 {
+        time.saturating_add_signed(self.clock_offset)
+    }
+
+    pub fn held_generation(&self) -> Option<Generation> {
+        self.held.as_ref().map(|held| held.generation())
+    }
+
+    pub fn start_container(&mut self, time: u64) {
+        self.incarnation += 1;
+        self.confirmed = false;
+        self.last_asked = time;
+        let generation = |bundle: &Option<Arc<Signed>>| bundle.as_ref().map(|bundle| bundle.generation());
+        self.held =
+            if generation(&self.disk) >= generation(&self.file) { self.disk.clone() } else { self.file.clone() };
+        self.notice_keys();
+    }
+
+    /// Whether the pod may speak for what is signed with: to others, and to callers with unknown keys.
+    pub fn is_authority(&self, time: u64) -> bool {
+        self.is_confirmed(time) && self.is_running()
+    }
+
+    pub fn is_confirmed(&self, time: u64) -> bool {
+        self.confirmed && time <= self.last_asked + UNASKED
+    }
+
+    pub fn expire_confirmation(&mut self, time: u64) {
+        self.confirmed = self.is_confirmed(time);
+    }
+
+    pub fn take(&mut self, delivered: &Arc<Signed>, signer: &Signer, flaw: Flaw, dies: Dies) -> Word {
+        let taken = match signer.take(self.held.as_ref(), delivered) {
+            Err(BundleRefusal::Lower) if flaw == Flaw::LowerTaken => Ok(Some(Arc::clone(delivered))),
+            Err(BundleRefusal::Fork) if flaw == Flaw::ForkTaken => Ok(Some(Arc::clone(delivered))),
+            taken => taken,
+        };
+        let mut word = Word { held: None, refusal: None, unchanged: false, durable: false };
+        match taken {
+            Err(refusal) => word.refusal = Some(refusal),
+            Ok(None) => word.unchanged = true,
+            Ok(Some(taken)) => {
+                if self.hostility != Hostility::ClaimsHeld {
+                    self.held = Some(taken);
+                    self.notice_keys();
+                }
+            }
+        }
+        if dies != Dies::AfterSwap && !self.disk_broken && flaw != Flaw::AcknowledgedBeforeFsync {
+            self.disk.clone_from(&self.held);
+        }
+        word.held.clone_from(&self.held);
+        let digest = |bundle: &Option<Arc<Signed>>| bundle.as_ref().map(|bundle| bundle.digest);
+        word.durable = digest(&self.disk) == digest(&self.held) || flaw == Flaw::AcknowledgedBeforeFsync;
+        word
+    }
+
+    /// What an issuer pod learns about its own keys from the bundle it holds.
+    fn notice_keys(&mut self) {
+        let Some(held) = &self.held else { return };
+        for own in &mut self.keys {
+            match held.key(own.key) {
+                Some(view) => {
+                    own.seen = true;
+                    own.stopped |= view.state == KeyState::Retiring;
+                }
+                None => own.stopped |= own.seen,
+            }
+        }
+    }
+
+    /// At most two living keys: the current one and the next.
+    pub fn make_keys(&mut self, next_key: &mut usize) {
+        let living = self.keys.iter().filter(|own| !own.stopped).count();
+        for _ in living..2 {
+            if *next_key < KeyPool::get().keys.len() {
+                self.keys.push(OwnKey { key: *next_key, last_expiry: 0, stopped: false, seen: false });
+                *next_key += 1;
+            }
+        }
+    }
+
+    /// The key it would sign with: its own, Active in the bundle it holds, before `signUntil`.
+    pub fn signing_key(&self, time: u64, flaw: Flaw) -> Option<(usize, u64)> {
+        let held = self.held.as_ref()?;
+        let key_of = |own: &OwnKey| held.bundle.issuers[0].keys.iter().find(|key| {
+            key.jwk.kid() == Some(KeyPool::get().keys[own.key].kid())
+        });
+        self.keys.iter().enumerate().find_map(|(place, own)| {
+            let key = key_of(own)?;
+            let may_sign = match key.state {
+                KeyState::Active => key.sign_until.is_none_or(|until| self.clock(time) < until.as_seconds()),
+                KeyState::Staged => flaw == Flaw::SignsWithStaged,
+                _ => false,
+            };
+            let stopped = own.stopped && flaw != Flaw::StoppedKeysForgotten;
+            (may_sign && !stopped).then(|| (place, key.max_lifetime.as_secs()))
+        })
+    }
+
+    pub fn random_death(random: &mut Random) -> Dies {
+        match random.below(40) {
+            0 => Dies::AfterSwap,
+            1 => Dies::AfterFsync,
+            _ => Dies::Not,
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! first is known not to have been sent, or if repeating it does no harm.
 
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -77,20 +79,22 @@ impl CallError {
 impl Client {
     /// Calls `hop` at `url`, each request for at most `timeout` (zero: none) or what its deadline leaves.
     /// It must be called within a tokio runtime.
-    ///
-    /// # Panics
-    /// Never: a host that came out of a URL is a header value.
     #[must_use]
     pub fn new(hop: impl Into<String>, url: &UpstreamUrl, timeout: Duration) -> Self {
-        let host = HeaderValue::from_str(&url.authority()).unwrap_or_else(|_| HeaderValue::from_static(""));
-        let (resolver, pools) = (Resolver::start(url), Pools::default());
+        Self::through(hop.into(), Resolver::start(url), timeout)
+    }
+
+    fn through(hop: String, resolver: Arc<Resolver>, timeout: Duration) -> Self {
+        // A host that came out of a URL is always a header value.
+        let host = HeaderValue::from_str(&resolver.url().authority())
+            .unwrap_or_else(|_| HeaderValue::from_static(""));
         Self {
             inner: Arc::new(Inner {
-                hop: hop.into(),
+                hop,
                 host,
                 timeout,
                 resolver,
-                pools,
+                pools: Pools::default(),
             }),
         }
     }
@@ -157,7 +161,11 @@ impl Inner {
             drop(endpoints);
             let in_flight = endpoint.begin();
             let address = endpoint.address();
-            let reused = if pooled { self.pools.take(address) } else { None };
+            let reused = if pooled {
+                self.pools.take(address).await
+            } else {
+                None
+            };
             let is_reused = reused.is_some();
             let connected = match reused {
                 Some(connection) => Ok(connection),

@@ -324,28 +324,24 @@ mod tests {
         assert_eq!(begun.elapsed(), DELAY + GRACE);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn first_signal_drains_and_second_ends_at_once() {
         let lifecycle = Lifecycle::new(DELAY, GRACE);
         let _hold = lifecycle.hold();
         lifecycle.drain_on_signals().unwrap();
         let begun = Instant::now();
-        let raise = || {
-            let process = rustix_free_kill();
-            assert!(process.success());
-        };
-        raise();
+        interrupt_myself();
         lifecycle.draining().await;
-        raise();
+        interrupt_myself();
         lifecycle.closed().await;
         assert!(begun.elapsed() < DELAY, "{:?}", begun.elapsed());
     }
 
-    /// SIGINT to this very process, by way of `kill`: raising a signal oneself takes unsafe code.
-    fn rustix_free_kill() -> std::process::ExitStatus {
-        std::process::Command::new("kill")
+    /// By way of `kill`, since raising a signal oneself takes unsafe code.
+    fn interrupt_myself() {
+        let kill = std::process::Command::new("kill")
             .args(["-INT", &std::process::id().to_string()])
-            .status()
-            .unwrap()
+            .status();
+        assert!(kill.unwrap().success());
     }
 }

@@ -1,4 +1,4 @@
-//! What a process counts, and how it is shown to a scraper (OpenMetrics text).
+//! What a process counts, and how it is shown to a scraper (`OpenMetrics` text).
 //!
 //! Label sets are resolved when a process starts; counting a request is a few atomic additions and no lock.
 
@@ -34,7 +34,7 @@ impl Metrics {
         &mut self.registry
     }
 
-    /// Adds text of a crate that counts by itself: whole metric families in OpenMetrics text, without the final
+    /// Adds text of a crate that counts by itself: whole metric families in `OpenMetrics` text, without the final
     /// `# EOF`.
     pub fn append(&mut self, write: impl Fn(&mut String) + Send + Sync + 'static) {
         self.others.push(Box::new(write));
@@ -154,7 +154,7 @@ impl EncodeMetric for Histogram {
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .collect();
-        let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
         let sum = Duration::from_micros(self.0.sum_micros.load(Ordering::Relaxed)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
@@ -180,7 +180,7 @@ mod tests {
         metrics.append(|text| text.push_str("# TYPE keys gauge\nkeys 3\n"));
         let in_flight = requests.begin();
         requests.answered(200, Duration::from_millis(2));
-        requests.answered(503, Duration::from_secs(60));
+        requests.answered(503, Duration::from_mins(1));
         let text = metrics.encode().unwrap();
         for line in [
             r#"servicechain_requests_total{status="2xx",hop="a"} 1"#,

@@ -122,14 +122,13 @@ where
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(context.clone());
 
-    let mut response = match context.deadline.bound(inner.call(request)).await {
-        Ok(answered) => answered?,
+    let mut response = if let Ok(answered) = context.deadline.bound(inner.call(request)).await {
+        answered?
+    } else {
         // The rest of a body that comes too slowly is not waited for.
-        Err(_) => {
-            let late = Problem::slow_hop(&settings.hop);
-            late.header(header::CONNECTION, http::HeaderValue::from_static("close"))
-                .into_response()
-        }
+        let late = Problem::slow_hop(&settings.hop);
+        late.header(header::CONNECTION, http::HeaderValue::from_static("close"))
+            .into_response()
     };
 
     context.request_id.inject(response.headers_mut());

@@ -36,15 +36,24 @@ struct Idle {
 
 impl Pools {
     /// The connection that was used last, if it is still open.
-    pub(super) fn take(&self, address: SocketAddr) -> Option<Connection> {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pool = pools.get_mut(&address)?;
-        while let Some(idle) = pool.pop() {
-            if idle.is_usable() {
-                return Some(idle.connection);
+    pub(super) async fn take(&self, address: SocketAddr) -> Option<Connection> {
+        while let Some(idle) = self.pop(address) {
+            let is_usable = idle.is_usable();
+            let mut connection = idle.connection;
+            // Its task may still be busy with the end of the last answer, or may learn now that it is closed.
+            if is_usable && connection.ready().await.is_ok() {
+                return Some(connection);
             }
         }
         None
+    }
+
+    fn pop(&self, address: SocketAddr) -> Option<Idle> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(&address)?
+            .pop()
     }
 
     /// Wraps an answer so that its connection comes back once the body has been read.

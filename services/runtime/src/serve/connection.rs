@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -29,6 +30,10 @@ use crate::problem::Problem;
 
 /// hyper wants room for a whole head and what came along with it.
 const LEAST_BUFFER: usize = 16 * 1024;
+
+/// When the process closes, a connection that has not sent anything yet gets so long for its first request: it may
+/// have been let in by the kernel a moment ago.
+const NEWCOMER_GRACE: Duration = Duration::from_millis(500);
 
 pub(super) async fn serve(
     stream: TcpStream,
@@ -66,12 +71,9 @@ pub(super) async fn serve(
     let mut closing = pin!(lifecycle.closing());
     let mut closed = pin!(lifecycle.closed());
     let mut asked_to_close = false;
+    let mut newcomer = None;
     let mut head_timer = pin!(tokio::time::sleep(limits.header_timeout));
     std::future::poll_fn(|cx| {
-        if !asked_to_close && closing.as_mut().poll(cx).is_ready() {
-            asked_to_close = true;
-            connection.as_mut().graceful_shutdown();
-        }
         if closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -80,6 +82,14 @@ pub(super) async fn serve(
                 tracing::debug!(%peer, %error, "connection ended");
             }
             return Poll::Ready(());
+        }
+        if !asked_to_close && closing.as_mut().poll(cx).is_ready() {
+            let newcomer = newcomer.get_or_insert_with(|| Box::pin(tokio::time::sleep(NEWCOMER_GRACE)));
+            if !head.is_first() || newcomer.as_mut().poll(cx).is_ready() {
+                asked_to_close = true;
+                connection.as_mut().graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
         }
         if let Some(begun) = head.begun() {
             let until = begun + limits.header_timeout;
@@ -122,6 +132,8 @@ struct Head {
     connected: Instant,
     /// Microseconds after `connected`, plus one; 0 = no head is under way; `BUSY` = a request is being answered.
     begun: AtomicU64,
+    /// Until the head of a first request is complete.
+    first: AtomicBool,
 }
 
 impl Head {
@@ -131,6 +143,7 @@ impl Head {
         Self {
             connected: Instant::now(),
             begun: AtomicU64::new(0),
+            first: AtomicBool::new(true),
         }
     }
 
@@ -143,6 +156,11 @@ impl Head {
 
     fn is_complete(&self) {
         self.begun.store(Self::BUSY, Ordering::Relaxed);
+        self.first.store(false, Ordering::Relaxed);
+    }
+
+    fn is_first(&self) -> bool {
+        self.first.load(Ordering::Relaxed)
     }
 
     fn is_answered(&self) {
@@ -152,7 +170,7 @@ impl Head {
     fn begun(&self) -> Option<Instant> {
         match self.begun.load(Ordering::Relaxed) {
             0 | Self::BUSY => None,
-            micros => Some(self.connected + std::time::Duration::from_micros(micros - 1)),
+            micros => Some(self.connected + Duration::from_micros(micros - 1)),
         }
     }
 }

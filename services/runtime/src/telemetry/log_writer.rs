@@ -131,16 +131,22 @@ mod tests {
 
     /// An output that stands still until it is opened.
     #[derive(Clone, Default)]
-    struct Gate(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Gate(Arc<(Mutex<Output>, Condvar)>);
+
+    #[derive(Default)]
+    struct Output {
+        is_open: bool,
+        text: Vec<u8>,
+    }
 
     impl Gate {
         fn open(&self) {
-            self.0.0.lock().unwrap().0 = true;
+            self.0.0.lock().unwrap().is_open = true;
             self.0.1.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().unwrap().1.clone()).unwrap()
+            String::from_utf8(self.0.0.lock().unwrap().text.clone()).unwrap()
         }
     }
 
@@ -150,9 +156,9 @@ mod tests {
             let mut state = self
                 .0
                 .1
-                .wait_while(state, |(open, _)| !*open)
+                .wait_while(state, |output| !output.is_open)
                 .unwrap_or_else(PoisonError::into_inner);
-            state.1.extend_from_slice(text);
+            state.text.extend_from_slice(text);
             Ok(text.len())
         }
 

@@ -33,7 +33,7 @@ pub fn pick(endpoints: &Endpoints, except: Option<SocketAddr>) -> Option<&Arc<En
 
 fn index(random: u64, length: usize) -> usize {
     // A multiply and a shift map 32 random bits to the range without a division.
-    usize::try_from((random & 0xffff_ffff) * length as u64 >> 32).unwrap_or(0)
+    usize::try_from(((random & 0xffff_ffff) * length as u64) >> 32).unwrap_or(0)
 }
 
 fn is_poor(endpoint: &Endpoint, except: Option<SocketAddr>) -> bool {

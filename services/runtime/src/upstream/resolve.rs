@@ -59,6 +59,20 @@ impl Resolver {
         )
     }
 
+    /// Addresses that stay as they are.
+    #[cfg(test)]
+    pub(crate) fn fixed(url: &UpstreamUrl, addresses: &[SocketAddr]) -> Arc<Self> {
+        let endpoints = addresses
+            .iter()
+            .map(|address| Arc::new(Endpoint::new(*address)))
+            .collect();
+        Arc::new(Self {
+            url: url.clone(),
+            shared: Arc::new(Shared::new(endpoints, true)),
+            _task: None,
+        })
+    }
+
     fn follow(url: &UpstreamUrl, lookup: Box<Lookup>) -> Arc<Self> {
         let shared = Arc::new(Shared::new(Endpoints::default(), false));
         let task = tokio::spawn(follow(url.clone(), Arc::clone(&shared), lookup));
@@ -102,7 +116,7 @@ impl fmt::Debug for Resolver {
         f.debug_struct("Resolver")
             .field("url", &self.url)
             .field("endpoints", &**self.endpoints())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,5 @@
+//! The item service against real stores: PostgreSQL, SQLite, Redis and memory, each suite once over all of them.
+
+mod cache_contract;
+mod store_contract;
+mod support;

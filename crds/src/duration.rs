@@ -86,11 +86,12 @@ pub fn format(duration: Duration) -> String {
         (seconds % 60, "s"),
         (u64::from(duration.subsec_millis()), "ms"),
     ];
-    let text: String = parts
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, unit)| format!("{n}{unit}"))
-        .collect();
+    let mut text = String::new();
+    for (number, unit) in parts {
+        if number > 0 {
+            text.extend([number.to_string().as_str(), unit]);
+        }
+    }
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 

@@ -19,14 +19,10 @@ use crate::{duration::GatewayDuration, rules, service_chain::issuers::ObjectName
     status = "RevocationStatus",
     derive = "PartialEq",
     doc = "Tokens of one issuer that every verifier of a chain refuses. It cannot be changed; deleting it takes the revocation back.",
-    printcolumn(name = "CHAIN", type_ = "string", json_path = ".spec.chainRef.name"),
-    printcolumn(name = "ISSUER", type_ = "string", json_path = ".spec.issuer"),
-    printcolumn(
-        name = "ENFORCED",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Enforced")].status"#
-    ),
-    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "CHAIN", "type": "string", "jsonPath": ".spec.chainRef.name"}"#,
+    printcolumn = r#"{"name": "ISSUER", "type": "string", "jsonPath": ".spec.issuer"}"#,
+    printcolumn = r#"{"name": "ENFORCED", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Enforced\")].status"}"#,
+    printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::rules(&[

@@ -1,7 +1,11 @@
 //! The rules that the API server enforces by itself: CEL expressions and patterns, each with its sentence.
 //! `validated` says the same sentences, so that a mistake reads alike everywhere.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+
+use crate::duration::GatewayDuration;
 
 /// A DNS label that starts with a letter (RFC 1035); how long it may be is said where it is used.
 pub const DNS_LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
@@ -11,6 +15,10 @@ pub const OBJECT_NAME: &str = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
 pub const CLIENT_ID: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// A scope (RFC 6749, section 3.3).
 pub const SCOPE: &str = r"^[!#-\[\]-~]+$";
+/// An audience.
+pub const AUDIENCE: &str = "^[!-~]+$";
+/// The URL of an issuer (RFC 8414, section 2).
+pub const ISSUER_URL: &str = r"^https?://[^\s?#]+$";
 /// A host name, with `*.` allowed in front.
 pub const HOST: &str = r"^(\*\.)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
 /// A path without query, empty segments, dot segments or percent-encoding.
@@ -130,8 +138,71 @@ pub fn between(least: &str, most: &str) -> Value {
     }])
 }
 
-/// The sentence of [`between`].
-#[must_use]
-pub fn between_says(least: &str, most: &str) -> String {
+fn between_says(least: &str, most: &str) -> String {
     format!("must be between {least} and {most}")
+}
+
+/// The bounds of a rule that [`between`] made.
+pub(crate) fn bounds(rule: &Value) -> Option<(Duration, Duration)> {
+    let mut quoted = rule["rule"]
+        .as_str()?
+        .strip_prefix("duration(self) >= ")?
+        .split('\'')
+        .skip(1)
+        .step_by(2);
+    let mut next = || GatewayDuration::from(quoted.next()?).parse().ok();
+    Some((next()?, next()?))
+}
+
+/// What a value must be that does not fit a pattern of this module.
+pub(crate) fn pattern_says(pattern: &str) -> String {
+    match pattern {
+        OBJECT_NAME => {
+            "must be the name of an object: lower-case letters, digits, dashes and dots".to_owned()
+        }
+        CLIENT_ID => "must be lower-case letters, digits and dashes, as in \"demo\"".to_owned(),
+        SCOPE => "must be a scope: printable characters without spaces, quotes and backslashes".to_owned(),
+        HOST => "must be a host name, as in \"shop.example.com\" or \"*.example.com\"".to_owned(),
+        PATH_PREFIX => {
+            "must be a path that starts with /, without //, ., .., %, ? and #, as in \"/items\"".to_owned()
+        }
+        AUDIENCE => "must be printable ASCII without spaces, as in \"shop\"".to_owned(),
+        ISSUER_URL => "must be a URL that starts with https:// or http://, without ? and #".to_owned(),
+        _ => format!("must fit the pattern {pattern}"),
+    }
+}
+
+/// What a name must be, with one to try: what was written, made fit, or the letter of its place in the list.
+pub(crate) fn label_says(text: &str, most: u64, index: usize) -> String {
+    let lower = text.to_lowercase();
+    let fit: String = lower
+        .chars()
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '-'
+            }
+        })
+        .skip_while(|c| !c.is_ascii_lowercase())
+        .take(usize::try_from(most).unwrap_or(usize::MAX))
+        .collect();
+    let fit = fit.trim_end_matches('-');
+    let reserved = is_reserved(&lower);
+    let letter = char::from(b'a' + u8::try_from(index % 26).unwrap_or_default()).to_string();
+    let instead = if fit.is_empty() || reserved {
+        letter.as_str()
+    } else {
+        fit
+    };
+    let also = if reserved { "is reserved and " } else { "" };
+    format!("{text:?} {also}must be a lower-case DNS label of at most {most} characters; try {instead:?}")
+}
+
+/// Whether a service must not be called so, since an object of another component is; [`SERVICE_NAME`].
+pub(crate) fn is_reserved(name: &str) -> bool {
+    ["gateway", "issuer", "postgres", "redis", "keys"].contains(&name)
+        || name.starts_with("issuer-")
+        || name.ends_with("-postgres")
+        || name.ends_with("-redis")
 }

@@ -37,10 +37,10 @@ use status::ServiceChainStatus;
     derive = "PartialEq",
     doc = "A gateway and an ordered chain of services behind it. Every one of them verifies the caller's token again, by itself, with keys that the operator pushes to all of them and rotates.",
     validation = Rule::new(rules::CHAIN_NAME).message(rules::CHAIN_NAME_SAYS),
-    printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "SERVICES", type_ = "string", json_path = ".status.summary.services"),
-    printcolumn(name = "KEYS", type_ = "string", json_path = ".status.summary.keys"),
-    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "READY", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "SERVICES", "type": "string", "jsonPath": ".status.summary.services"}"#,
+    printcolumn = r#"{"name": "KEYS", "type": "string", "jsonPath": ".status.summary.keys"}"#,
+    printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::rules(&[
@@ -58,7 +58,7 @@ pub struct ServiceChainSpec {
     /// list for itself.
     #[schemars(
         length(min = 1, max = 8),
-        inner(length(min = 1, max = 256), regex(pattern = r"^[!-~]+$")),
+        inner(length(min = 1, max = 256), regex(pattern = rules::AUDIENCE)),
         extend("x-kubernetes-list-type" = "set")
     )]
     pub audiences: Vec<String>,

@@ -19,6 +19,9 @@ use crate::service_chain::{
     stores::DeletionPolicy,
 };
 
+/// What a route to an issuer exposes of it.
+pub const ISSUER_PATHS: [&str; 3] = ["/oauth2", "/jwks.json", "/.well-known"];
+
 /// A chain that can be built.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidatedChain {
@@ -139,7 +142,7 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteTarget {
     Service(String),
-    /// A managed issuer: only `/oauth2`, `/jwks.json` and `/.well-known` of it.
+    /// A managed issuer: only [`ISSUER_PATHS`] of it.
     Issuer(String),
 }
 

@@ -18,7 +18,7 @@ pub struct IssuerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 8),
-        inner(length(min = 1, max = 256), regex(pattern = r"^[!-~]+$")),
+        inner(length(min = 1, max = 256), regex(pattern = rules::AUDIENCE)),
         extend("x-kubernetes-list-type" = "set")
     )]
     pub audiences: Vec<String>,
@@ -56,7 +56,7 @@ pub struct ManagedIssuerSpec {
     /// The `iss` of its tokens, where its keys and tokens are served. Cannot be changed. Default
     /// `http://<chain>-issuer-<name>.<namespace>.svc`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^https?://[^\s?#]+$"))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER_URL))]
     pub url: Option<String>,
     /// Algorithm of its keys. Another one is taken up by a rotation. Default ES256.
     pub algorithm: SigningAlgorithm,
@@ -122,7 +122,7 @@ pub struct ClientSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 8),
-        inner(length(min = 1, max = 256), regex(pattern = r"^[!-~]+$")),
+        inner(length(min = 1, max = 256), regex(pattern = rules::AUDIENCE)),
         extend("x-kubernetes-list-type" = "set")
     )]
     pub audiences: Vec<String>,
@@ -141,7 +141,7 @@ pub enum Grant {
 pub struct ExternalIssuerSpec {
     /// The exact `iss` of its tokens, where its discovery document is looked for. https, unless the operator
     /// allows http. Cannot be changed.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^https?://[^\s?#]+$"))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER_URL))]
     #[schemars(extend("x-kubernetes-validations" = rules::rules(&[("self == oldSelf", rules::URL_KEPT_SAYS)])))]
     pub url: String,
     /// Where its key set is. Default: empty, what its discovery document says.
@@ -180,7 +180,7 @@ pub enum VerificationAlgorithm {
 #[serde(rename_all = "camelCase")]
 pub struct StaticIssuerSpec {
     /// The exact `iss` of its tokens. Cannot be changed.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^https?://[^\s?#]+$"))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER_URL))]
     #[schemars(extend("x-kubernetes-validations" = rules::rules(&[("self == oldSelf", rules::URL_KEPT_SAYS)])))]
     pub url: String,
     /// Its key set, a JWKS document in a ConfigMap.

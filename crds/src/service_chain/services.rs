@@ -53,7 +53,7 @@ pub struct ServiceSpec {
     #[serde(default)]
     #[schemars(
         length(max = 8),
-        inner(length(min = 1, max = 256), regex(pattern = r"^[!-~]+$")),
+        inner(length(min = 1, max = 256), regex(pattern = rules::AUDIENCE)),
         extend("x-kubernetes-list-type" = "set")
     )]
     pub audiences: Vec<String>,

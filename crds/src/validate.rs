@@ -1,0 +1,190 @@
+//! The rules between the fields of a chain, all judged, whatever is wrong before. The shape of each field is
+//! `check`'s business: a value that does not parse here has been complained about there.
+
+use std::time::Duration;
+
+use crate::{
+    check::did_you_mean,
+    duration::GatewayDuration,
+    mistakes::Mistakes,
+    rules,
+    service_chain::{KeyDistributionSpec, ServiceChain, TokenPolicySpec},
+    validated::{KeyDistribution, NetworkPolicy, Rollout, TokenPolicy, ValidatedChain},
+};
+
+mod gateway;
+mod issuers;
+mod pod;
+mod services;
+mod stores;
+
+/// Namespace of a chain that names none, as kubectl has it.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// What all rules share while they judge a chain.
+struct Judge<'a> {
+    mistakes: Mistakes,
+    chain: &'a ServiceChain,
+    name: String,
+    namespace: String,
+}
+
+/// The chain as far as it can be resolved, and the rules it breaks.
+pub(crate) fn chain(chain: &ServiceChain) -> (ValidatedChain, Mistakes) {
+    let spec = &chain.spec;
+    let mut judge = Judge {
+        mistakes: Mistakes::new(),
+        chain,
+        name: chain.metadata.name.clone().unwrap_or_default(),
+        namespace: chain
+            .metadata
+            .namespace
+            .clone()
+            .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+    };
+    judge.name_of_chain();
+    let validated = ValidatedChain {
+        name: judge.name.clone(),
+        namespace: judge.namespace.clone(),
+        paused: spec.paused,
+        audiences: spec.audiences.clone(),
+        issuers: judge.issuers(),
+        token_policy: token_policy(&spec.token_policy),
+        key_distribution: key_distribution(&spec.key_distribution),
+        gateway: judge.gateway(),
+        services: judge.services(),
+        network_policy: NetworkPolicy {
+            mode: spec.network_policy.mode,
+            metrics_from: spec.network_policy.metrics_from.clone(),
+            egress: spec.network_policy.egress.clone(),
+        },
+        observability: spec.observability.clone(),
+        rollout: Rollout {
+            order: spec.rollout.order,
+            progress_deadline: parsed(&spec.rollout.progress_deadline),
+        },
+    };
+    (validated, judge.mistakes)
+}
+
+fn token_policy(spec: &TokenPolicySpec) -> TokenPolicy {
+    TokenPolicy {
+        clock_skew: parsed(&spec.clock_skew),
+        max_token_bytes: spec.max_token_bytes.unsigned_abs(),
+        max_token_lifetime: parsed(&spec.max_token_lifetime),
+        minimum_remaining: parsed(&spec.minimum_remaining),
+        required_claims: spec.required_claims.clone(),
+    }
+}
+
+fn key_distribution(spec: &KeyDistributionSpec) -> KeyDistribution {
+    KeyDistribution {
+        startup_wait: parsed(&spec.startup_wait),
+        unconfirmed_start: spec.unconfirmed_start,
+        withdrawn_key_grace: parsed(&spec.withdrawn_key_grace),
+        max_staleness: unless_zero(parsed(&spec.max_staleness)),
+    }
+}
+
+/// The duration, or none where `check` complained about it.
+fn parsed(duration: &GatewayDuration) -> Duration {
+    duration.parse().unwrap_or_default()
+}
+
+fn unless_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+impl<'a> Judge<'a> {
+    fn name_of_chain(&mut self) {
+        let name = &self.name;
+        let is_label = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && !name.ends_with('-')
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if name.is_empty() {
+            self.mistakes.add("metadata.name", "is required; try \"shop\"");
+        } else if !is_label || name.len() > 20 {
+            let says = rules::CHAIN_NAME_SAYS.trim_start_matches("metadata.name ");
+            self.mistakes.add("metadata.name", format!("{name:?} {says}"));
+        }
+    }
+
+    /// Refuses names that `known` does not hold; `what` says what they should be.
+    fn known(&mut self, path: &str, names: &[String], known: &[&str], what: &str) {
+        for (index, name) in names.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let path = format!("{path}[{index}]");
+                self.unknown(&path, name, known, what);
+            }
+        }
+    }
+
+    fn unknown(&mut self, path: &str, name: &str, known: &[&str], what: &str) {
+        let meant = did_you_mean(name, known.iter().copied());
+        let hint = if meant.is_empty() {
+            format!("; there are {}", known.join(", "))
+        } else {
+            meant
+        };
+        self.mistakes
+            .add(path, format!("there is no {what} {name:?}{hint}"));
+    }
+
+    /// Refuses what a narrowing list adds, and resolves an empty one to the whole.
+    fn narrowed(&mut self, path: &str, narrow: &[String], whole: &[String], of: &str) -> Vec<String> {
+        for (index, audience) in narrow.iter().enumerate() {
+            if !whole.contains(audience) {
+                let meant = did_you_mean(audience, whole.iter().map(String::as_str));
+                let hint = if meant.is_empty() {
+                    format!("; {of} has {}", whole.join(", "))
+                } else {
+                    meant
+                };
+                self.mistakes.add(
+                    format!("{path}[{index}]"),
+                    format!("{audience:?} is not in {of}, which this list narrows{hint}"),
+                );
+            }
+        }
+        if narrow.is_empty() {
+            whole.to_vec()
+        } else {
+            narrow.to_vec()
+        }
+    }
+
+    /// The number of pods of a component that may be scaled automatically instead.
+    fn replicas(&mut self, path: &str, replicas: Option<i32>, is_autoscaled: bool) -> u32 {
+        if is_autoscaled {
+            if replicas.is_some() {
+                self.mistakes.add(path, rules::REPLICAS_OR_AUTOSCALING_SAYS);
+            }
+            self.mistakes.add_unsupported(
+                format!("{path}.autoscaling"),
+                "autoscaling",
+                "give replicas a number instead",
+            );
+        }
+        replicas.unwrap_or(2).unsigned_abs()
+    }
+
+    fn issuer_names(&self) -> Vec<&'a str> {
+        self.chain
+            .spec
+            .issuers
+            .iter()
+            .map(|issuer| issuer.name.as_str())
+            .collect()
+    }
+
+    fn service_names(&self) -> Vec<&'a str> {
+        self.chain
+            .spec
+            .services
+            .iter()
+            .map(|service| service.name.as_str())
+            .collect()
+    }
+}

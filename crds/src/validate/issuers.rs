@@ -1,0 +1,186 @@
+//! The rules of `spec.issuers`.
+
+use std::collections::BTreeSet;
+
+use super::{Judge, parsed};
+use crate::{
+    duration, rules,
+    service_chain::issuers::{ClientSpec, Grant, IssuerSpec, ManagedIssuerSpec},
+    validated::{Client, Issuer, IssuerKind, ManagedIssuer},
+};
+
+impl Judge<'_> {
+    pub(super) fn issuers(&mut self) -> Vec<Issuer> {
+        let mut urls = BTreeSet::new();
+        let mut issuers = Vec::new();
+        for (index, spec) in self.chain.spec.issuers.iter().enumerate() {
+            let path = format!("spec.issuers[{index}]");
+            let arms = [
+                spec.managed.is_some(),
+                spec.external.is_some(),
+                spec.fixed.is_some(),
+            ];
+            if arms.iter().filter(|given| **given).count() != 1 {
+                self.mistakes.add(
+                    &path,
+                    format!("{}; try `managed: {{}}`", rules::ONE_ISSUER_KIND_SAYS),
+                );
+            }
+            let url = self.url_of(spec);
+            if !urls.insert(url.clone()) {
+                self.mistakes
+                    .add(&path, format!("{} ({url:?})", rules::ISSUER_URLS_UNIQUE_SAYS));
+            }
+            let audiences = self.narrowed(
+                &format!("{path}.audiences"),
+                &spec.audiences,
+                &self.chain.spec.audiences,
+                "spec.audiences",
+            );
+            self.refuse_foreign(spec, &path);
+            if let Some(managed) = &spec.managed {
+                issuers.push(Issuer {
+                    name: spec.name.clone(),
+                    url,
+                    scopes_claim: spec.scopes_claim.clone(),
+                    token_types: or_default(&spec.token_types, &["at+jwt"]),
+                    kind: IssuerKind::Managed(self.managed_issuer(managed, &spec.name, &audiences, &path)),
+                    audiences,
+                });
+            }
+        }
+        issuers
+    }
+
+    fn url_of(&self, spec: &IssuerSpec) -> String {
+        let given = match (&spec.managed, &spec.external, &spec.fixed) {
+            (Some(managed), _, _) => managed.url.clone(),
+            (_, Some(external), _) => Some(external.url.clone()),
+            (_, _, Some(fixed)) => Some(fixed.url.clone()),
+            (None, None, None) => None,
+        };
+        given.unwrap_or_else(|| format!("http://{}-issuer-{}.{}.svc", self.name, spec.name, self.namespace))
+    }
+
+    fn refuse_foreign(&mut self, spec: &IssuerSpec, path: &str) {
+        if spec.external.is_some() {
+            self.mistakes.add_unsupported(
+                format!("{path}.external"),
+                "an external issuer",
+                "use a managed one",
+            );
+        }
+        if spec.fixed.is_some() {
+            self.mistakes
+                .add_unsupported(format!("{path}.static"), "a static issuer", "use a managed one");
+        }
+    }
+
+    fn managed_issuer(
+        &mut self,
+        spec: &ManagedIssuerSpec,
+        issuer: &str,
+        audiences: &[String],
+        path: &str,
+    ) -> ManagedIssuer {
+        let path = format!("{path}.managed");
+        self.lifetimes(spec, &path);
+        let refreshes = spec
+            .clients
+            .iter()
+            .any(|client| client.grants.contains(&Grant::RefreshToken));
+        if refreshes && spec.database.is_none() {
+            self.mistakes.add(
+                format!("{path}.database"),
+                format!("is missing: {}", rules::REFRESH_NEEDS_DATABASE_SAYS),
+            );
+        }
+        if let Some(database) = &spec.database {
+            self.database(database, &format!("{path}.database"));
+            self.mistakes.add_unsupported(
+                format!("{path}.database"),
+                "an issuer's database, which keeps refresh tokens,",
+                "leave it out",
+            );
+        }
+        let clients = spec.clients.iter().enumerate();
+        ManagedIssuer {
+            algorithm: spec.algorithm,
+            token_lifetime: parsed(&spec.token_lifetime),
+            rotation_period: parsed(&spec.rotation_period),
+            replicas: spec.replicas.unsigned_abs(),
+            clients: clients
+                .map(|(index, client)| {
+                    self.client(client, issuer, audiences, &format!("{path}.clients[{index}]"))
+                })
+                .collect(),
+            pod: self.pod(&spec.pod, &format!("{path}.pod")),
+        }
+    }
+
+    fn lifetimes(&mut self, spec: &ManagedIssuerSpec, path: &str) {
+        let (Ok(lifetime), Ok(period)) = (spec.token_lifetime.parse(), spec.rotation_period.parse()) else {
+            return;
+        };
+        if period < lifetime * 2 {
+            self.mistakes.add(
+                format!("{path}.rotationPeriod"),
+                format!(
+                    "{}: {} is shorter than twice {}; use {} or more",
+                    rules::ROTATION_PERIOD_SAYS,
+                    spec.rotation_period.as_str(),
+                    spec.token_lifetime.as_str(),
+                    duration::format(lifetime * 2)
+                ),
+            );
+        }
+        let policy = &self.chain.spec.token_policy.max_token_lifetime;
+        if policy.parse().is_ok_and(|most| lifetime > most) {
+            self.mistakes.add(
+                format!("{path}.tokenLifetime"),
+                format!(
+                    "{} is longer than spec.tokenPolicy.maxTokenLifetime ({}), so that every token would be refused; \
+                     shorten one or lengthen the other",
+                    spec.token_lifetime.as_str(),
+                    policy.as_str()
+                ),
+            );
+        }
+    }
+
+    fn client(&mut self, spec: &ClientSpec, issuer: &str, audiences: &[String], path: &str) -> Client {
+        for (index, grant) in spec.grants.iter().enumerate() {
+            if *grant == Grant::RefreshToken {
+                self.mistakes.add_unsupported(
+                    format!("{path}.grants[{index}]"),
+                    "the grant RefreshToken",
+                    "use ClientCredentials alone",
+                );
+            }
+        }
+        let made = || format!("{}-client-{issuer}-{}", self.name, spec.id);
+        Client {
+            id: spec.id.clone(),
+            secret_name: spec
+                .secret_ref
+                .as_ref()
+                .map_or_else(made, |secret| secret.name.clone()),
+            secret_is_given: spec.secret_ref.is_some(),
+            scopes: spec.scopes.clone(),
+            audiences: self.narrowed(
+                &format!("{path}.audiences"),
+                &spec.audiences,
+                audiences,
+                "what its issuer",
+            ),
+        }
+    }
+}
+
+fn or_default(given: &[String], default: &[&str]) -> Vec<String> {
+    if given.is_empty() {
+        default.iter().map(|&word| word.to_owned()).collect()
+    } else {
+        given.to_vec()
+    }
+}

@@ -1,0 +1,478 @@
+//! What users are told: every mistake at once, each with its path and what would be right.
+
+use serde_json::{Value, json};
+use servicechain_crds::{ValidatedChain, read};
+
+fn shop() -> Value {
+    json!({
+        "apiVersion": "servicechain.dev/v1alpha1",
+        "kind": "ServiceChain",
+        "metadata": {"name": "shop", "namespace": "shop"},
+        "spec": {
+            "audiences": ["shop"],
+            "issuers": [{"name": "platform", "managed": {"clients": [{"id": "demo"}]}}],
+            "gateway": {"routes": [{"name": "items", "service": "a"}]},
+            "services": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
+        },
+    })
+}
+
+/// The shop with `value` at `pointer`.
+fn with(changes: &[(&str, Value)]) -> Value {
+    let mut shop = shop();
+    for (pointer, value) in changes {
+        let (holder, field) = pointer.rsplit_once('/').unwrap();
+        match shop.pointer_mut(holder).unwrap() {
+            Value::Array(items) => items[field.parse::<usize>().unwrap()] = value.clone(),
+            holder => holder[field] = value.clone(),
+        }
+    }
+    shop
+}
+
+fn told(chain: &Value) -> Vec<String> {
+    match read(&chain.to_string()) {
+        Ok(_) => Vec::new(),
+        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn accepted(chain: &Value) -> ValidatedChain {
+    read(&chain.to_string()).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+#[track_caller]
+fn assert_told(changes: &[(&str, Value)], expected: &[&str]) {
+    assert_eq!(told(&with(changes)), expected);
+}
+
+#[test]
+fn the_example_of_the_readme_is_accepted() {
+    let chain = read(include_str!("../../examples/shop.yaml")).unwrap();
+    let path: Vec<&str> = chain
+        .path_from("a")
+        .map(|service| service.name.as_str())
+        .collect();
+    assert_eq!(path, ["a", "b", "c"]);
+    assert_eq!(chain.issuers[0].url, "http://shop-issuer-platform.shop.svc");
+}
+
+#[test]
+fn several_mistakes_are_told_at_once_each_with_what_would_be_right() {
+    assert_told(
+        &[
+            ("/spec/services/1/name", json!("Gateway")),
+            ("/spec/issuers/0/managed/rotationPeriod", json!("10m")),
+            ("/spec/gateway/replica", json!(3)),
+        ],
+        &[
+            "spec.gateway.replica: there is no such field; did you mean \"replicas\"?",
+            "spec.services[1].name: \"Gateway\" is reserved and must be a lower-case DNS label of at most 15 \
+             characters; try \"b\"",
+            "spec.issuers[0].managed.rotationPeriod: rotationPeriod must be at least twice tokenLifetime: 10m is \
+             shorter than twice 15m; use 30m or more",
+        ],
+    );
+}
+
+#[test]
+fn a_wrong_value_hides_no_other_mistake() {
+    assert_told(
+        &[
+            ("/spec/gateway/replicas", json!("two")),
+            (
+                "/spec/gateway/service",
+                json!({"type": "nodeport", "nodePort": "30080"}),
+            ),
+            ("/spec/gateway/routes/0/service", json!("z")),
+        ],
+        &[
+            "spec.gateway.replicas: must be a whole number",
+            "spec.gateway.service.nodePort: must be a whole number",
+            "spec.gateway.service.type: \"nodeport\" must be one of ClusterIP, NodePort, LoadBalancer; did you \
+             mean \"NodePort\"?",
+            "spec.gateway.routes[0].service: there is no service \"z\"; there are a, b, c",
+        ],
+    );
+}
+
+#[test]
+fn unknown_fields_are_named_with_what_was_meant() {
+    assert_told(
+        &[("/spec/issuers/0", json!({"name": "platform", "manged": {}}))],
+        &["spec.issuers[0].manged: there is no such field; did you mean \"managed\"?"],
+    );
+    assert_told(
+        &[("/spec/services/0/cacheTtl", json!("1m"))],
+        &["spec.services[0].cacheTtl: there is no such field; did you mean \"cacheTTL\"?"],
+    );
+}
+
+#[test]
+fn missing_fields_are_named_with_what_they_are_for() {
+    let mut chain = shop();
+    chain["spec"].as_object_mut().unwrap().remove("audiences");
+    assert_eq!(
+        told(&chain),
+        [
+            "spec.audiences: is required. What a token's `aud` must name: any one of these is enough, unless an \
+             issuer or a service narrows the list for itself."
+        ]
+    );
+}
+
+#[test]
+fn bounds_are_told_with_the_value() {
+    assert_told(
+        &[
+            (
+                "/spec/tokenPolicy",
+                json!({"clockSkew": "10m", "maxTokenBytes": 10, "minimumRemaining": "soon"}),
+            ),
+            (
+                "/spec/gateway/limits",
+                json!({"requestBytes": "2Gi", "headerBytes": "many"}),
+            ),
+            ("/spec/audiences", json!([])),
+            ("/spec/gateway/trustedProxies", json!(["10.0.0.0/33"])),
+        ],
+        &[
+            "spec.audiences: must have at least 1 item",
+            "spec.gateway.limits.headerBytes: \"many\" is not a quantity of bytes like 64Mi or 1Gi",
+            "spec.tokenPolicy.clockSkew: 10m must be between 0s and 5m",
+            "spec.tokenPolicy.maxTokenBytes: 10 must be between 1024 and 65536",
+            "spec.tokenPolicy.minimumRemaining: \"soon\" is not a duration like 30s, 15m, 1h30m or 500ms",
+            "spec.gateway.trustedProxies[0]: \"10.0.0.0/33\" must be an address range, as in \"10.0.0.0/8\" or \
+             \"fd00::/8\"",
+            "spec.gateway.limits.requestBytes: requestBytes must be between 1 and 1Gi, not 2Gi",
+        ],
+    );
+}
+
+#[test]
+fn exactly_one_kind_of_issuer_and_target_of_a_route() {
+    assert_told(
+        &[
+            ("/spec/issuers/0/managed", json!({})),
+            (
+                "/spec/issuers/0/external",
+                json!({"url": "https://idp.example.com"}),
+            ),
+            ("/spec/gateway/routes/0/issuer", json!("platform")),
+        ],
+        &[
+            "spec.issuers[0]: exactly one of managed, external and static must be given; try `managed: {}`",
+            "spec.issuers[0].external: NotSupportedYet: an external issuer cannot be done by this version; use a \
+             managed one",
+            "spec.gateway.routes[0]: exactly one of service and issuer must be given; try `service: a`",
+        ],
+    );
+}
+
+#[test]
+fn names_and_urls_are_unique() {
+    assert_told(
+        &[
+            ("/spec/services/2/name", json!("a")),
+            (
+                "/spec/issuers",
+                json!([
+                    {"name": "one", "managed": {"url": "http://issuer"}},
+                    {"name": "two", "managed": {"url": "http://issuer"}},
+                ]),
+            ),
+        ],
+        &[
+            "spec.services[2].name: \"a\" is taken by an item before it; every name must be unique",
+            "spec.issuers[1]: no two issuers may have the same url, since a token names its issuer by it \
+             (\"http://issuer\")",
+            "spec.services[0].next: next must not lead back to a service before it, but a calls b calls a; end it \
+             with `next: []`",
+        ],
+    );
+}
+
+#[test]
+fn next_leads_to_another_service_and_never_back() {
+    assert_told(
+        &[("/spec/services/0/next", json!(["d"]))],
+        &[
+            "spec.services[0].next[0]: next must name another service of spec.services; \"d\" is not one: there \
+             are b, c, or [] for none",
+        ],
+    );
+    assert_told(
+        &[("/spec/services/2/next", json!(["b"]))],
+        &[
+            "spec.services[1].next: next must not lead back to a service before it, but b calls c calls b; end it \
+             with `next: []`",
+        ],
+    );
+    assert_told(
+        &[("/spec/services/0/next", json!(["a"]))],
+        &[
+            "spec.services[0].next[0]: next must name another service of spec.services; \"a\" is not one: there \
+             are b, c, or [] for none",
+        ],
+    );
+}
+
+#[test]
+fn the_order_of_services_is_the_default_of_next_and_next_overrides_it() {
+    let chain = accepted(&with(&[
+        ("/spec/services/0/next", json!(["c"])),
+        ("/spec/services/1/next", json!([])),
+        ("/spec/services/2/next", json!(["b"])),
+    ]));
+    let path: Vec<&str> = chain
+        .path_from("a")
+        .map(|service| service.name.as_str())
+        .collect();
+    assert_eq!(path, ["a", "c", "b"]);
+}
+
+#[test]
+fn a_narrowing_list_only_narrows() {
+    assert_told(
+        &[("/spec/services/1/audiences", json!(["shopp"]))],
+        &[
+            "spec.services[1].audiences[0]: \"shopp\" is not in spec.audiences, which this list narrows; did you \
+             mean \"shop\"?",
+        ],
+    );
+}
+
+#[test]
+fn a_route_of_an_issuer_asks_for_no_token_and_keeps_its_paths() {
+    assert_told(
+        &[(
+            "/spec/gateway/routes",
+            json!([
+                {"name": "items", "service": "a"},
+                {"name": "tokens", "issuer": "platform", "authentication": "Required", "pathPrefix": "/tokens"},
+            ]),
+        )],
+        &[
+            "spec.gateway.routes[1].pathPrefix: must be / for an issuer, whose paths /oauth2, /jwks.json and \
+             /.well-known are not rewritten",
+            "spec.gateway.routes[1].authentication: must be None for an issuer, since nobody has a token before \
+             the issuer gives one",
+        ],
+    );
+}
+
+#[test]
+fn two_routes_never_answer_for_the_same_paths() {
+    assert_told(
+        &[(
+            "/spec/gateway/routes",
+            json!([
+                {"name": "one", "service": "a", "pathPrefix": "/items"},
+                {"name": "two", "service": "b", "pathPrefix": "/items/"},
+            ]),
+        )],
+        &[
+            "spec.gateway.routes[1].pathPrefix: route \"one\" answers for the same host and path; give one another \
+             pathPrefix or host",
+        ],
+    );
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_by_name() {
+    let unsupported = [
+        (
+            "/spec/gateway/autoscaling",
+            json!({"maxReplicas": 3}),
+            "spec.gateway.autoscaling",
+        ),
+        (
+            "/spec/gateway/ingress",
+            json!({"hosts": ["a.example.com"]}),
+            "spec.gateway.ingress",
+        ),
+        (
+            "/spec/gateway/httpRoute",
+            json!({"parentRefs": [{"name": "public"}]}),
+            "spec.gateway.httpRoute",
+        ),
+        (
+            "/spec/gateway/tls",
+            json!({"secretName": "tls"}),
+            "spec.gateway.tls",
+        ),
+        (
+            "/spec/gateway/routes/0/rateLimit",
+            json!({"requestsPerSecond": 1}),
+            "spec.gateway.routes[0].rateLimit",
+        ),
+        (
+            "/spec/issuers/0",
+            json!({"name": "x", "external": {"url": "https://idp.example.com"}}),
+            "spec.issuers[0].external",
+        ),
+        (
+            "/spec/issuers/0",
+            json!({"name": "x", "static": {"url": "https://p.example.com", "jwks": {"configMapKeyRef": {"name": "a", "key": "b"}}}}),
+            "spec.issuers[0].static",
+        ),
+        (
+            "/spec/issuers/0/managed/database",
+            json!({"managed": {}}),
+            "spec.issuers[0].managed.database",
+        ),
+        (
+            "/spec/services/0/autoscaling",
+            json!({"maxReplicas": 3}),
+            "spec.services[0].autoscaling",
+        ),
+        (
+            "/spec/services/0/image",
+            json!("registry.example.com/a:1"),
+            "spec.services[0].image",
+        ),
+        (
+            "/spec/services/0/verification",
+            json!("Sidecar"),
+            "spec.services[0].verification",
+        ),
+        (
+            "/spec/services/0/command",
+            json!(["a"]),
+            "spec.services[0].command",
+        ),
+        ("/spec/services/0/args", json!(["a"]), "spec.services[0].args"),
+        (
+            "/spec/services/0/database",
+            json!({"external": {"secretName": "db"}}),
+            "spec.services[0].database.external",
+        ),
+        (
+            "/spec/services/0/database",
+            json!({"cloudNativePG": {"clusterName": "db"}}),
+            "spec.services[0].database.cloudNativePG",
+        ),
+        (
+            "/spec/services/0/cache",
+            json!({"external": {"secretName": "r"}}),
+            "spec.services[0].cache.external",
+        ),
+    ];
+    for (pointer, value, path) in unsupported {
+        let told = told(&with(&[(pointer, value)]));
+        assert_eq!(told.len(), 1, "{pointer}: {told:?}");
+        assert!(
+            told[0].starts_with(&format!("{path}: NotSupportedYet: ")),
+            "{}",
+            told[0]
+        );
+    }
+}
+
+#[test]
+fn a_refresh_token_is_refused_with_the_database_it_needs() {
+    let told = told(&with(&[(
+        "/spec/issuers/0/managed/clients/0/grants",
+        json!(["RefreshToken"]),
+    )]));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].starts_with("spec.issuers[0].managed.database: is missing: a client with the grant"),
+        "{told:?}"
+    );
+    assert!(told[1].contains("NotSupportedYet"), "{told:?}");
+}
+
+#[test]
+fn pod_defaults_are_merged_under_a_components_own_settings() {
+    let chain = accepted(&with(&[
+        (
+            "/spec/podDefaults",
+            json!({"labels": {"team": "shop", "tier": "x"}, "drainDelay": "7s"}),
+        ),
+        (
+            "/spec/gateway/pod",
+            json!({"labels": {"tier": "edge"}, "terminationGracePeriodSeconds": 60}),
+        ),
+    ]));
+    let pod = &chain.gateway.pod;
+    assert_eq!(
+        pod.labels
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect::<Vec<_>>(),
+        ["team=shop", "tier=edge"]
+    );
+    assert_eq!(pod.termination_grace_period_seconds, Some(60));
+    assert_eq!(pod.drain_delay.as_ref().map(|delay| delay.as_str()), Some("7s"));
+    assert_eq!(chain.services[0].pod.termination_grace_period_seconds, Some(30));
+}
+
+#[test]
+fn a_pod_that_drains_longer_than_it_lives_is_refused() {
+    assert_told(
+        &[("/spec/services/0/pod", json!({"drainDelay": "30s"}))],
+        &[
+            "spec.services[0].pod.drainDelay: must be shorter than terminationGracePeriodSeconds (30), or the pod \
+             is killed while it drains",
+        ],
+    );
+}
+
+#[test]
+fn names_of_chains_are_short_labels() {
+    for name in ["Shop", "", "a-very-long-name-for-it", "shop-"] {
+        let told = told(&with(&[("/metadata/name", json!(name))]));
+        assert_eq!(told.len(), 1, "{name}: {told:?}");
+        assert!(told[0].starts_with("metadata.name: "), "{told:?}");
+    }
+}
+
+#[test]
+fn a_file_may_hold_other_objects_beside_the_chain() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n---\n";
+    assert!(read(&format!("{secret}{}", shop())).is_ok());
+    let two = format!("{}\n---\n{}", shop(), shop());
+    assert_eq!(
+        read(&two).unwrap_err().to_string(),
+        "  there are 2 ServiceChains in it; give each a file"
+    );
+    assert_eq!(
+        read(secret).unwrap_err().to_string(),
+        "  there is no ServiceChain in it, only Secret; it must say `apiVersion: servicechain.dev/v1alpha1` and \
+         `kind: ServiceChain`"
+    );
+}
+
+#[test]
+fn what_is_no_yaml_is_told_with_its_place() {
+    let told = read("kind: ServiceChain\nspec: {audiences: [shop]\n")
+        .unwrap_err()
+        .to_string();
+    assert!(told.starts_with("  line "), "{told}");
+    let twice = read("kind: ServiceChain\nspec: {}\nspec: {}\n")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        twice.starts_with("  line 3, column 1: ") && twice.contains("spec"),
+        "{twice}"
+    );
+}
+
+#[test]
+fn nothing_in_a_document_makes_reading_panic() {
+    for odd in [
+        "",
+        "---",
+        "[]",
+        "a",
+        "kind: ServiceChain",
+        "kind: [ServiceChain]",
+        "{kind: ServiceChain, apiVersion: servicechain.dev/v1alpha1, spec: []}",
+        "{kind: ServiceChain, apiVersion: servicechain.dev/v1alpha1, metadata: x, spec: {services: [[]], issuers: [null], gateway: 1}}",
+        "{kind: ServiceChain, apiVersion: servicechain.dev/v1alpha1, metadata: {name: a}, spec: {services: null, audiences: {a: b}}}",
+        "a: &a [*a]",
+    ] {
+        assert!(read(odd).is_err(), "{odd}");
+    }
+}

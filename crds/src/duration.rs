@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn durations_of_gep_2257_are_understood() {
-        assert_eq!(parsed("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parsed("1h30m"), Ok(Duration::from_mins(90)));
         assert_eq!(parsed("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parsed("0s"), Ok(Duration::ZERO));
         assert_eq!(

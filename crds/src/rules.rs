@@ -21,8 +21,8 @@ pub const AUDIENCE: &str = "^[!-~]+$";
 pub const ISSUER_URL: &str = r"^https?://[^\s?#]+$";
 /// A host name, with `*.` allowed in front.
 pub const HOST: &str = r"^(\*\.)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
-/// A path without query, empty segments, dot segments or percent-encoding.
-pub const PATH_PREFIX: &str = r"^(/|(/[-A-Za-z0-9_~!$&'()*+,;=:@]([-.A-Za-z0-9_~!$&'()*+,;=:@])*)+/?)$";
+/// A path in the one way to write it: letters, digits and - . _ ~, no empty segments, no dot segments.
+pub const PATH_PREFIX: &str = r"^(/|(/\.{0,2}[-A-Za-z0-9_~][-.A-Za-z0-9_~]*)+/?)$";
 
 pub const CHAIN_NAME: &str = "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$')";
 pub const CHAIN_NAME_SAYS: &str = "metadata.name must be a DNS label of at most 20 characters, since the names of all its objects start with it";
@@ -40,6 +40,16 @@ pub const ONE_CACHE_SAYS: &str = "at most one of managed and external may be giv
 
 pub const ONE_ROUTE_TARGET: &str = "has(self.service) != has(self.issuer)";
 pub const ONE_ROUTE_TARGET_SAYS: &str = "exactly one of service and issuer must be given";
+
+pub const SCOPES_NEED_TOKEN: &str = "!has(self.scopes) || self.scopes.size() == 0 || \
+     (has(self.authentication) ? self.authentication == 'Required' : has(self.service))";
+pub const SCOPES_NEED_TOKEN_SAYS: &str =
+    "scopes need the authentication Required, or a request without a token would pass them";
+
+pub const ISSUERS_NEED_TOKEN: &str = "!has(self.issuers) || self.issuers.size() == 0 || \
+     (has(self.authentication) ? self.authentication != 'None' : has(self.service))";
+pub const ISSUERS_NEED_TOKEN_SAYS: &str =
+    "issuers need the authentication Required or Optional, since None looks at no token";
 
 pub const ROUTE_TARGETS_EXIST: &str = "self.gateway.routes.all(r, \
      (!has(r.service) || self.services.exists(s, s.name == r.service)) && \
@@ -164,7 +174,8 @@ pub(crate) fn pattern_says(pattern: &str) -> String {
         SCOPE => "must be a scope: printable characters without spaces, quotes and backslashes".to_owned(),
         HOST => "must be a host name, as in \"shop.example.com\" or \"*.example.com\"".to_owned(),
         PATH_PREFIX => {
-            "must be a path that starts with /, without //, ., .., %, ? and #, as in \"/items\"".to_owned()
+            "must be a path of letters, digits and - . _ ~, without empty and dot segments, as in \"/items\""
+                .to_owned()
         }
         AUDIENCE => "must be printable ASCII without spaces, as in \"shop\"".to_owned(),
         ISSUER_URL => "must be a URL that starts with https:// or http://, without ? and #".to_owned(),

@@ -216,7 +216,7 @@ mod tests {
     fn a_crd_is_small_enough_for_kubectl_apply() {
         for crd in [service_chain_crd(), revocation_crd()] {
             let size = serde_json::to_vec(crd).unwrap().len();
-            assert!(size < 200 * 1024, "{} bytes", size);
+            assert!(size < 200 * 1024, "{size} bytes");
         }
     }
 }

@@ -262,6 +262,39 @@ fn a_route_of_an_issuer_asks_for_no_token_and_keeps_its_paths() {
 }
 
 #[test]
+fn a_route_that_looks_at_no_token_asks_nothing_of_it() {
+    assert_told(
+        &[(
+            "/spec/gateway/routes",
+            json!([
+                {"name": "one", "service": "a", "pathPrefix": "/1", "authentication": "Optional", "scopes": ["x"]},
+                {"name": "two", "service": "a", "pathPrefix": "/2", "authentication": "None", "issuers": ["platform"]},
+            ]),
+        )],
+        &[
+            "spec.gateway.routes[0].scopes: scopes need the authentication Required, or a request without a token \
+             would pass them",
+            "spec.gateway.routes[1].issuers: issuers need the authentication Required or Optional, since None \
+             looks at no token",
+        ],
+    );
+}
+
+#[test]
+fn path_prefixes_have_one_way_to_be_written() {
+    for good in ["/", "/items", "/items/", "/a.b/~c_d-1", "/.well-known"] {
+        let chain = with(&[("/spec/gateway/routes/0/pathPrefix", json!(good))]);
+        assert!(told(&chain).is_empty(), "{good}");
+    }
+    for bad in [
+        "items", "//", "/a//b", "/a/..", "/./a", "/%61", "/a?b", "/@x", "/a b",
+    ] {
+        let told = told(&with(&[("/spec/gateway/routes/0/pathPrefix", json!(bad))]));
+        assert_eq!(told.len(), 1, "{bad}: {told:?}");
+    }
+}
+
+#[test]
 fn two_routes_never_answer_for_the_same_paths() {
     assert_told(
         &[(

@@ -196,7 +196,11 @@ pub struct LimitsSpec {
 /// What is forwarded where, and who may pass.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::ONE_ROUTE_TARGET, rules::ONE_ROUTE_TARGET_SAYS)])))]
+#[schemars(extend("x-kubernetes-validations" = rules::rules(&[
+    (rules::ONE_ROUTE_TARGET, rules::ONE_ROUTE_TARGET_SAYS),
+    (rules::SCOPES_NEED_TOKEN, rules::SCOPES_NEED_TOKEN_SAYS),
+    (rules::ISSUERS_NEED_TOKEN, rules::ISSUERS_NEED_TOKEN_SAYS),
+])))]
 pub struct RouteSpec {
     /// Name of the route: a DNS label of at most 63 characters.
     #[schemars(length(min = 1, max = 63), regex(pattern = rules::DNS_LABEL))]

@@ -62,7 +62,7 @@ pub enum LogLevel {
 #[serde(rename_all = "camelCase", default)]
 pub struct RolloutSpec {
     /// `LastFirst` changes one hop after the other, from the end of the chain to the gateway; `Parallel` all at
-    /// once. Default LastFirst.
+    /// once. Default `LastFirst`.
     pub order: RolloutOrder,
     /// How long a hop may take before the chain is called Degraded. 1m to 24h, default 10m.
     #[schemars(extend("x-kubernetes-validations" = rules::between("1m", "24h")))]

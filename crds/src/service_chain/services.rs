@@ -81,8 +81,8 @@ pub struct ServiceSpec {
     #[serde(default = "a_minute", rename = "cacheTTL")]
     #[schemars(extend("x-kubernetes-validations" = rules::between("1s", "24h")))]
     pub cache_ttl: GatewayDuration,
-    /// Command of the container, only with `image`. It is told PORT, DATABASE_URL, REDIS_URL, NEXT_HOP_URL
-    /// and OTEL_EXPORTER_OTLP_ENDPOINT. Default: the image's own.
+    /// Command of the container, only with `image`. It is told `PORT`, `DATABASE_URL`,
+    /// `REDIS_URL`, `NEXT_HOP_URL` and `OTEL_EXPORTER_OTLP_ENDPOINT`. Default: the image's own.
     #[serde(default)]
     #[schemars(
         length(max = 64),

@@ -11,8 +11,8 @@ pub struct ServiceChainStatus {
     /// The `metadata.generation` this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, GatewayReady, IssuersReady, ServicesReady, StoresReady, KeysInSync, Progressing, Degraded and
-    /// Ready.
+    /// `Accepted`, `GatewayReady`, `IssuersReady`, `ServicesReady`, `StoresReady`, `KeysInSync`, `Progressing`,
+    /// `Degraded` and `Ready`.
     #[schemars(
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])

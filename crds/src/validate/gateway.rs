@@ -101,11 +101,20 @@ impl Judge<'_> {
             let Some(target) = self.target(spec, &path) else {
                 continue;
             };
+            let authentication = self.authentication(spec, &target, &path);
+            if authentication != AuthenticationMode::Required && !spec.scopes.is_empty() {
+                self.mistakes
+                    .add(format!("{path}.scopes"), rules::SCOPES_NEED_TOKEN_SAYS);
+            }
+            if authentication == AuthenticationMode::None && !spec.issuers.is_empty() {
+                self.mistakes
+                    .add(format!("{path}.issuers"), rules::ISSUERS_NEED_TOKEN_SAYS);
+            }
             routes.push(Route {
                 name: spec.name.clone(),
                 hosts: spec.hosts.clone(),
                 path_prefix: spec.path_prefix.clone(),
-                authentication: self.authentication(spec, &target, &path),
+                authentication,
                 target,
                 issuers: spec.issuers.clone(),
                 scopes: spec.scopes.clone(),

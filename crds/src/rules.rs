@@ -115,8 +115,8 @@ pub const REQUEST_BYTES: &str =
 pub const REQUEST_BYTES_SAYS: &str = "requestBytes must be between 1 and 1Gi";
 
 pub const HEADER_BYTES: &str =
-    "!quantity(self).isLessThan(quantity('1Ki')) && !quantity(self).isGreaterThan(quantity('256Ki'))";
-pub const HEADER_BYTES_SAYS: &str = "headerBytes must be between 1Ki and 256Ki";
+    "!quantity(self).isLessThan(quantity('4Ki')) && !quantity(self).isGreaterThan(quantity('256Ki'))";
+pub const HEADER_BYTES_SAYS: &str = "headerBytes must be between 4Ki and 256Ki";
 
 pub const MAX_MEMORY: &str =
     "!quantity(self).isLessThan(quantity('1Mi')) && !quantity(self).isGreaterThan(quantity('1Ti'))";

@@ -187,7 +187,7 @@ pub struct LimitsSpec {
     /// Largest body, a quantity of bytes. Up to 1Gi, default 10Mi; larger ones get 413.
     #[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::REQUEST_BYTES, rules::REQUEST_BYTES_SAYS)])))]
     pub request_bytes: Quantity,
-    /// Longest request line and headers together, a quantity of bytes. 1Ki to 256Ki, default 32Ki; longer
+    /// Longest request line and headers together, a quantity of bytes. 4Ki to 256Ki, default 32Ki; longer
     /// ones get 431.
     #[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::HEADER_BYTES, rules::HEADER_BYTES_SAYS)])))]
     pub header_bytes: Quantity,

@@ -31,7 +31,7 @@ impl Judge<'_> {
             ),
             header_bytes: self.bytes(
                 &spec.limits.header_bytes,
-                1 << 10..=256 << 10,
+                4 << 10..=256 << 10,
                 "spec.gateway.limits.headerBytes",
                 rules::HEADER_BYTES_SAYS,
             ),
@@ -146,10 +146,10 @@ impl Judge<'_> {
         } else {
             vec![spec.path_prefix.trim_end_matches('/')]
         };
-        let same = hosts
+        let mut same = hosts
             .iter()
             .flat_map(|host| prefixes.iter().map(move |prefix| (*host, *prefix)));
-        if let Some(other) = same.filter_map(|place| taken.insert(place, &spec.name)).next() {
+        if let Some(other) = same.find_map(|place| taken.insert(place, &spec.name)) {
             self.mistakes.add(
                 format!("{path}.pathPrefix"),
                 format!(

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Owns: ending the Docker engine whose state is in $RUN, its containerd, and what a killed one left there. Nothing else:
+# a pid counts only if its program still is the one that wrote the file.
+set -euo pipefail
+: "${RUN:?}"
+[ -d "$RUN" ] || exit 0
+
+end() { # program pid-file
+  local pid
+  pid=$(cat "$2" 2> /dev/null) || return 0
+  if [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2> /dev/null)" = "$1" ] &&
+    tr '\0' '\n' < "/proc/$pid/cmdline" | grep -qF "$RUN/"; then
+    echo "ending $1 (pid $pid)"
+    kill -TERM "$pid"
+    for _ in $(seq 100); do
+      kill -0 "$pid" 2> /dev/null || break
+      sleep 0.2
+    done
+    if kill -KILL "$pid" 2> /dev/null; then echo "$1 had to be killed"; fi
+  fi
+  rm -f "$2"
+}
+end dockerd "$RUN/docker.pid"
+end containerd "$RUN/exec/containerd/containerd.pid"
+
+# Network namespaces of dead containers are mounts; nothing below $RUN may stay mounted before it is removed.
+awk -v run="$RUN/" 'index($5, run) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
+  while read -r mount; do umount -l "$mount"; done
+rm -rf "$RUN/exec" "$RUN/docker.sock" "$RUN/runc-without-sys-resource"

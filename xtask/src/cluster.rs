@@ -1,0 +1,222 @@
+//! One kind cluster: made, found again, repaired, filled with images, removed. What is known of it lies in its folder of
+//! the cache, written when it is complete: nodes without that note are half made.
+
+mod config;
+mod record;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::cache::Cache;
+use crate::child;
+use crate::engine::Engine;
+use crate::terminal::say;
+use crate::workspace;
+
+pub(crate) use record::{Mode, Record};
+
+/// How long the control plane, the nodes and the add-ons may take to be ready. A warm start takes half a minute.
+const READY: &str = "180s";
+/// Where kind-config.yaml puts the gateway.
+pub(crate) const PORT: u16 = 8080;
+
+/// What a cluster is made of, and the programs that make it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) kind: PathBuf,
+    pub(crate) kubectl: PathBuf,
+    pub(crate) helm: PathBuf,
+    /// None: kind's own.
+    pub(crate) node_image: Option<String>,
+    /// By what runs in them.
+    pub(crate) images: BTreeMap<String, String>,
+    pub(crate) engine: Engine,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    pub(crate) nodes: Option<u8>,
+    pub(crate) port: Option<u16>,
+    pub(crate) mode: Mode,
+}
+
+/// Makes the cluster unless it is there. The flag says whether anything was done.
+pub(crate) fn ensure(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::Result<(Record, bool)> {
+    let nodes = parts.engine.nodes(&wanted.name)?;
+    let known = Record::read(cache, &wanted.name);
+    match known {
+        Some(record) if !nodes.is_empty() => {
+            record.require(wanted, parts)?;
+            let stopped: Vec<&str> = nodes
+                .iter()
+                .filter(|(_, state)| state != "running")
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !stopped.is_empty() {
+                say(format_args!("cluster: starting {} again", stopped.join(", ")));
+                child::answer(parts.engine.docker().arg("start").args(&stopped))
+                    .context("cannot start the nodes")?;
+            }
+            if stopped.is_empty() && is_ready(&record, parts) {
+                return Ok((record.with(parts), false));
+            }
+            await_ready(cache, &record, parts).with_context(|| {
+                format!(
+                    "the nodes run, but the cluster is not well; `cargo xtask down --cluster {}`, then up",
+                    wanted.name
+                )
+            })?;
+            Ok((record.with(parts), true))
+        }
+        _ => {
+            if !nodes.is_empty() {
+                say("cluster: what an interrupted run left is half made; making it anew");
+                remove(cache, &parts.engine, &wanted.name)?;
+            }
+            Ok((create(cache, wanted, parts)?, true))
+        }
+    }
+}
+
+/// Puts the images on every node that lacks them. The flag says whether any did.
+pub(crate) fn load(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<bool> {
+    let mut missing = BTreeMap::new();
+    for (node, _) in parts.engine.nodes(&record.name)? {
+        let list = ["ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"];
+        let there = child::answer(parts.engine.docker().args(["exec", &node]).args(list))
+            .with_context(|| format!("cannot list the images of {node}"))?;
+        let has = |image: &str| {
+            there
+                .lines()
+                .any(|line| line.trim_start_matches("docker.io/") == image)
+        };
+        for image in parts.images.values().filter(|image| !has(image)) {
+            missing
+                .entry(image.as_str())
+                .or_insert_with(Vec::new)
+                .push(node.clone());
+        }
+    }
+    for (image, nodes) in &missing {
+        let mut command = parts.engine.command(&parts.kind);
+        command.args([
+            "load",
+            "docker-image",
+            image,
+            "--name",
+            &record.name,
+            "--nodes",
+            &nodes.join(","),
+        ]);
+        child::run(&mut command, "load", &cache.log("load"))?;
+    }
+    Ok(!missing.is_empty())
+}
+
+/// Removes the nodes and what is known of them. True if there was anything.
+pub(crate) fn remove(cache: &Cache, engine: &Engine, name: &str) -> anyhow::Result<bool> {
+    let nodes = engine.nodes(name)?;
+    if !nodes.is_empty() {
+        let mut command = engine.docker();
+        command
+            .args(["rm", "--force", "--volumes"])
+            .args(nodes.iter().map(|(node, _)| node));
+        child::run(&mut command, "down", &cache.log("down"))?;
+    }
+    Ok(Record::forget(cache, name)? || !nodes.is_empty())
+}
+
+/// Forgets what is known of a cluster whose nodes are gone with their engine. True if anything was known.
+pub(crate) fn forget(cache: &Cache, name: &str) -> anyhow::Result<bool> {
+    Record::forget(cache, name)
+}
+
+fn create(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::Result<Record> {
+    let port = wanted.port.unwrap_or(PORT);
+    if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        bail!("port {port} of 127.0.0.1 cannot be used ({error}); end what listens there, or pass --port");
+    }
+    let nodes = wanted.nodes.unwrap_or(1);
+    let folder = cache.cluster(&wanted.name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let original = std::fs::read_to_string(workspace::path(config::FILE))
+        .with_context(|| format!("cannot read {}", config::FILE))?;
+    let config = folder.join("kind-config.yaml");
+    std::fs::write(&config, config::with(&original, nodes, port)?)
+        .with_context(|| format!("cannot write {}", config.display()))?;
+    let record = Record::new(wanted, parts, nodes, port, folder.join("kubeconfig"));
+
+    let mut command = parts.engine.command(&parts.kind);
+    command
+        .args([
+            "create",
+            "cluster",
+            "--name",
+            &wanted.name,
+            "--wait",
+            READY,
+            "--config",
+        ])
+        .arg(&config);
+    command.arg("--kubeconfig").arg(&record.kubeconfig);
+    if let Some(image) = &parts.node_image {
+        command.args(["--image", image]);
+    }
+    let created = child::run(&mut command, "cluster", &cache.log("cluster"));
+    let created = created.and_then(|()| await_ready(cache, &record, parts));
+    if let Err(error) = created {
+        // Half made, it would only be in the way.
+        remove(cache, &parts.engine, &wanted.name)?;
+        return Err(error);
+    }
+    record.write(cache)?;
+    Ok(record)
+}
+
+fn kubectl(record: &Record, parts: &Parts) -> Command {
+    let mut command = Command::new(&parts.kubectl);
+    command.arg("--kubeconfig").arg(&record.kubeconfig);
+    command
+}
+
+fn is_ready(record: &Record, parts: &Parts) -> bool {
+    let status = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+    let request = ["--request-timeout=5s", "get", "nodes", "--output", status];
+    let ready = child::ask(kubectl(record, parts).args(request)).unwrap_or_default();
+    let statuses: Vec<&str> = ready.split_whitespace().collect();
+    statuses.len() == usize::from(record.nodes) && statuses.iter().all(|status| *status == "True")
+}
+
+fn await_ready(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<()> {
+    let timeout = format!("--timeout={READY}");
+    for wait in [
+        ["wait", "--for=condition=Ready", "nodes", "--all", &timeout].as_slice(),
+        &[
+            "rollout",
+            "status",
+            "--namespace=kube-system",
+            "deployment/coredns",
+            &timeout,
+        ],
+        &[
+            "rollout",
+            "status",
+            "--namespace=local-path-storage",
+            "deployment/local-path-provisioner",
+            &timeout,
+        ],
+    ] {
+        child::run(
+            kubectl(record, parts).args(wait),
+            "cluster",
+            &cache.log("cluster-ready"),
+        )?;
+    }
+    Ok(())
+}

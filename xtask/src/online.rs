@@ -1,0 +1,36 @@
+//! The path of a machine with Docker and a network: kind's published node image, and our programs compiled in a published
+//! image with Rust in it. Databases come from their official images, which the cluster pulls by itself.
+
+use anyhow::bail;
+
+use crate::cluster::Parts;
+use crate::engine::Engine;
+use crate::host;
+use crate::program_image;
+use crate::step::Workshop;
+use crate::versions::Versions;
+
+pub(crate) fn make(workshop: &mut Workshop, programs: &[&'static str]) -> anyhow::Result<Parts> {
+    let versions = Versions::read()?;
+    host::require_online_tools()?;
+    let Some(engine) = Engine::find()? else {
+        bail!("Docker is installed, but no engine answers; start it and run this again");
+    };
+    let mut step = program_image::programs(programs);
+    step.script = "cluster/images/programs-in-docker.sh";
+    step.sources.extend([
+        "cluster/images/programs.Dockerfile".into(),
+        "cluster/images/programs.sh".into(),
+    ]);
+    step.values.push(("BUILDER", versions.rust.builder_image));
+    let folder = workshop.make(&step, Some(&engine))?.folder;
+    let images = program_image::make(workshop, &engine, &folder, programs)?;
+    Ok(Parts {
+        kind: "kind".into(),
+        kubectl: "kubectl".into(),
+        helm: "helm".into(),
+        node_image: None,
+        images,
+        engine,
+    })
+}

@@ -1,0 +1,39 @@
+//! The checkout: where it is, and which files lie in a part of it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// The folder of the workspace's Cargo.toml.
+pub(crate) fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}
+
+/// Below the workspace.
+pub(crate) fn path(relative: impl AsRef<Path>) -> PathBuf {
+    root().join(relative)
+}
+
+/// All files of a folder, or the file itself, relative to the workspace and in order. Hidden ones, build results and
+/// tests do not go into what is built, and are left out.
+pub(crate) fn files(relative: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let full = path(relative);
+    if !full.is_dir() {
+        return Ok(vec![relative.to_owned()]);
+    }
+    let mut entries = std::fs::read_dir(&full)
+        .with_context(|| format!("cannot list {}", full.display()))?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<Vec<_>, _>>()?;
+    entries.retain(|name| {
+        let name = name.to_string_lossy();
+        !name.starts_with('.') && !["target", "tests", "benches"].contains(&name.as_ref())
+    });
+    entries.sort();
+    let mut files = Vec::new();
+    for entry in entries {
+        files.extend(self::files(&relative.join(entry))?);
+    }
+    Ok(files)
+}

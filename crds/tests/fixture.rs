@@ -1,4 +1,5 @@
 //! The fixture that later versions must still read: it uses every field, and none of it is lost.
+#![cfg(test)]
 
 use serde_json::Value;
 use servicechain_crds::{Revocation, ServiceChain, schema};

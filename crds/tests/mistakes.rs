@@ -1,4 +1,5 @@
 //! What users are told: every mistake at once, each with its path and what would be right.
+#![cfg(test)]
 
 use serde_json::{Value, json};
 use servicechain_crds::{ValidatedChain, read};
@@ -437,7 +438,12 @@ fn pod_defaults_are_merged_under_a_components_own_settings() {
         ["team=shop", "tier=edge"]
     );
     assert_eq!(pod.termination_grace_period_seconds, Some(60));
-    assert_eq!(pod.drain_delay.as_ref().map(|delay| delay.as_str()), Some("7s"));
+    assert_eq!(
+        pod.drain_delay
+            .as_ref()
+            .map(servicechain_crds::duration::GatewayDuration::as_str),
+        Some("7s")
+    );
     assert_eq!(chain.services[0].pod.termination_grace_period_seconds, Some(30));
 }
 

@@ -180,8 +180,8 @@ mod tests {
     #[test]
     fn a_scheme_without_a_token_is_refused() {
         for line in ["Bearer", "Bearer "] {
-            let refused = presented(&headers(&[(AUTHORIZATION, line)]));
-            assert_eq!(refused, Err(TokenFault::NotB64Token.into()), "{line}");
+            let headers = headers(&[(AUTHORIZATION, line)]);
+            assert_eq!(presented(&headers), Err(TokenFault::NotB64Token.into()), "{line}");
         }
     }
 

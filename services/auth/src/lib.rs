@@ -7,6 +7,8 @@
 //! - [`RequireTokenLayer`](require_token::RequireTokenLayer), [`PropagateTokenLayer`](propagate_token::PropagateTokenLayer):
 //!   tower layers for the way in and the way out.
 
+#[cfg(feature = "attacks")]
+pub mod attacks;
 pub mod authorization;
 pub mod bearer;
 pub mod caller;
@@ -16,6 +18,8 @@ pub mod keys_endpoint;
 pub mod propagate_token;
 pub mod rejected;
 pub mod require_token;
+#[cfg(feature = "attacks")]
+pub mod specimen;
 mod verified_cache;
 pub mod verifier;
 pub mod verify;

@@ -304,7 +304,7 @@ fn syntax_reason(malformed: Malformed) -> &'static str {
         Malformed::Header => "header is no strict JSON object",
         Malformed::RefusedParameter(_) => "header parameter not accepted",
         Malformed::Parameter("alg") => "header parameter alg missing or of a wrong type",
-        Malformed::Parameter(_) => "header parameter of a wrong type",
+        Malformed::Parameter(_) => "header parameter of a wrong type or size",
         Malformed::Unsigned => "unsigned (alg none)",
         Malformed::SymmetricAlgorithm => "symmetric algorithm",
         Malformed::UnknownAlgorithm => "unknown algorithm",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{DesiredIssuer, Draft, Event, Heard, NotStaged, SIGN_UNTIL_PERIODS};
+use super::{CLOCK_MARGIN, DesiredIssuer, Draft, Event, Heard, NotStaged, SIGN_UNTIL_PERIODS};
 use crate::bundle::{IssuerKey, KeyState, MAX_KEYS_PER_ISSUER};
 use crate::identity::PodId;
 use crate::offer::OfferRefusal;
@@ -27,6 +27,11 @@ pub(super) fn next(
     is_revoked: impl Fn(&Jwk) -> bool,
 ) -> Vec<IssuerKey> {
     remove_expired(draft, spec, &mut keys);
+    // A stamp from the future is an error of the clock that made it; it must not hold rotations up until then.
+    let now = draft.round.now;
+    for key in keys.iter_mut().filter(|key| key.since > now.plus(CLOCK_MARGIN)) {
+        key.since = now;
+    }
     for key in keys.iter_mut().filter(|key| key.state != KeyState::Retiring) {
         key.max_lifetime = key.max_lifetime.max(spec.token_lifetime);
         let unfit = key.state == KeyState::Staged && key.jwk.algorithm() != spec.algorithm;

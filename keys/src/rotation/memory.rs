@@ -36,6 +36,8 @@ pub(super) struct Known {
     /// The first of its unanswered questions.
     pub(super) silent_since: Option<Duration>,
     doubt: Option<Doubt>,
+    /// Its clock, and when it was heard.
+    clock: Option<(NumericDate, Duration)>,
     stopped: BTreeMap<String, NumericDate>,
     gone: Option<Gone>,
 }
@@ -81,7 +83,7 @@ impl Memory {
             self.pods
                 .entry(heard.answer.pod.clone())
                 .or_default()
-                .note_answer(heard, base);
+                .note_answer(heard, base, round.elapsed);
         }
         for listed in round.pods {
             let known = self.pods.entry(listed.pod.clone()).or_default();
@@ -110,6 +112,13 @@ impl Memory {
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Whether a knock may be answered with the newest generation known: the `ConfigMap`, read after the knock, is as the
+    /// last round found it, and no pod can hold a newer bundle.
+    #[must_use]
+    pub fn is_settled_at(&self, version: Option<&str>) -> bool {
+        self.settled && self.version.as_ref().is_some_and(|known| known.as_deref() == version)
     }
 
     /// Have (line 21): every counted pod of a LIST begun after the last answer has proved to hold the bundle of
@@ -183,8 +192,9 @@ impl Memory {
 }
 
 impl Known {
-    fn note_answer(&mut self, heard: &Heard, base: Option<Base<'_>>) {
+    fn note_answer(&mut self, heard: &Heard, base: Option<Base<'_>>, elapsed: Duration) {
         let answer = &heard.answer;
+        self.clock = Some((answer.now, elapsed));
         self.held = answer.held;
         self.durable = answer.durable;
         self.refusal = answer.reason;

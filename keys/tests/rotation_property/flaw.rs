@@ -1,7 +1,7 @@
 //! Mistakes built into the world on purpose: for each the search must find a violated invariant.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     None,
     LowerTaken,
     ForkTaken,

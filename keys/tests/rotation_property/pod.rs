@@ -10,10 +10,10 @@ use super::random::Random;
 use super::signed::{KeyPool, Signed, Signer};
 
 /// Nobody asked for so long: the pod may have been left out, and its word is no authority until a knock is answered.
-pub const UNASKED: u64 = 60;
+pub(crate) const UNASKED: u64 = 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
+pub(crate) enum Life {
     /// Created; its volumes are mounted, no container runs.
     Pending,
     Running,
@@ -25,7 +25,7 @@ pub enum Life {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hostility {
+pub(crate) enum Hostility {
     None,
     /// Offers its own key though it is no issuer pod, or claims what it does not hold.
     Offers,
@@ -38,75 +38,75 @@ pub enum Hostility {
 
 /// A private key in the memory-backed folder. What is written there outlives the container, not the pod.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnKey {
-    pub key: usize,
-    pub last_expiry: u64,
+pub(crate) struct OwnKey {
+    pub(crate) key: usize,
+    pub(crate) last_expiry: u64,
     /// The pod saw a bundle in which the key no longer signs; it never does again.
-    pub stopped: bool,
+    pub(crate) stopped: bool,
     /// The pod saw the key in a bundle.
-    pub seen: bool,
+    pub(crate) seen: bool,
 }
 
 #[derive(Debug)]
-pub struct Pod {
-    pub id: PodId,
-    pub number: usize,
-    pub is_issuer: bool,
-    pub hostility: Hostility,
-    pub address: usize,
-    pub life: Life,
-    pub api_ready: bool,
-    pub reachable: bool,
-    pub quiet_until: u64,
-    pub clock_offset: i64,
-    pub held: Option<Arc<Signed>>,
-    pub disk: Option<Arc<Signed>>,
-    pub file: Option<Arc<Signed>>,
-    pub disk_broken: bool,
-    pub confirmed: bool,
-    pub last_asked: u64,
+pub(crate) struct Pod {
+    pub(crate) id: PodId,
+    pub(crate) number: usize,
+    pub(crate) is_issuer: bool,
+    pub(crate) hostility: Hostility,
+    pub(crate) address: usize,
+    pub(crate) life: Life,
+    pub(crate) api_ready: bool,
+    pub(crate) reachable: bool,
+    pub(crate) quiet_until: u64,
+    pub(crate) clock_offset: i64,
+    pub(crate) held: Option<Arc<Signed>>,
+    pub(crate) disk: Option<Arc<Signed>>,
+    pub(crate) file: Option<Arc<Signed>>,
+    pub(crate) disk_broken: bool,
+    pub(crate) confirmed: bool,
+    pub(crate) last_asked: u64,
     /// Counts starts of the container: an answer to an earlier one's knock is not this one's.
-    pub incarnation: u32,
-    pub keys: Vec<OwnKey>,
+    pub(crate) incarnation: u32,
+    pub(crate) keys: Vec<OwnKey>,
     /// The highest generation that it acknowledged as durable.
-    pub acknowledged: Option<Generation>,
+    pub(crate) acknowledged: Option<Generation>,
 }
 
 /// Where the container dies while it takes a bundle (crash point g).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dies {
+pub(crate) enum Dies {
     Not,
     AfterSwap,
     AfterFsync,
 }
 
 #[derive(Clone, Debug)]
-pub struct Word {
-    pub held: Option<Arc<Signed>>,
-    pub refusal: Option<BundleRefusal>,
-    pub unchanged: bool,
-    pub durable: bool,
+pub(crate) struct Word {
+    pub(crate) held: Option<Arc<Signed>>,
+    pub(crate) refusal: Option<BundleRefusal>,
+    pub(crate) unchanged: bool,
+    pub(crate) durable: bool,
 }
 
 impl Pod {
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.life, Life::Running | Life::Zombie { .. })
     }
 
     /// The API server knows it.
-    pub fn is_listed(&self) -> bool {
+    pub(crate) fn is_listed(&self) -> bool {
         matches!(self.life, Life::Pending | Life::Running | Life::Ended)
     }
 
-    pub fn clock(&self, time: u64) -> u64 {
+    pub(crate) fn clock(&self, time: u64) -> u64 {
         time.saturating_add_signed(self.clock_offset)
     }
 
-    pub fn held_generation(&self) -> Option<Generation> {
+    pub(crate) fn held_generation(&self) -> Option<Generation> {
         self.held.as_ref().map(|held| held.generation())
     }
 
-    pub fn start_container(&mut self, time: u64) {
+    pub(crate) fn start_container(&mut self, time: u64) {
         self.incarnation += 1;
         self.confirmed = false;
         self.last_asked = time;
@@ -117,19 +117,19 @@ impl Pod {
     }
 
     /// Whether the pod may speak for what is signed with: to others, and to callers with unknown keys.
-    pub fn is_authority(&self, time: u64) -> bool {
+    pub(crate) fn is_authority(&self, time: u64) -> bool {
         self.is_confirmed(time) && self.is_running()
     }
 
-    pub fn is_confirmed(&self, time: u64) -> bool {
+    pub(crate) fn is_confirmed(&self, time: u64) -> bool {
         self.confirmed && time <= self.last_asked + UNASKED
     }
 
-    pub fn expire_confirmation(&mut self, time: u64) {
+    pub(crate) fn expire_confirmation(&mut self, time: u64) {
         self.confirmed = self.is_confirmed(time);
     }
 
-    pub fn take(&mut self, delivered: &Arc<Signed>, signer: &Signer, flaw: Flaw, dies: Dies) -> Word {
+    pub(crate) fn take(&mut self, delivered: &Arc<Signed>, signer: &Signer, flaw: Flaw, dies: Dies) -> Word {
         let taken = match signer.take(self.held.as_ref(), delivered) {
             Err(BundleRefusal::Lower) if flaw == Flaw::LowerTaken => Ok(Some(Arc::clone(delivered))),
             Err(BundleRefusal::Fork) if flaw == Flaw::ForkTaken => Ok(Some(Arc::clone(delivered))),
@@ -170,7 +170,7 @@ impl Pod {
     }
 
     /// At most two living keys: the current one and the next.
-    pub fn make_keys(&mut self, next_key: &mut usize) {
+    pub(crate) fn make_keys(&mut self, next_key: &mut usize) {
         let living = self.keys.iter().filter(|own| !own.stopped).count();
         for _ in living..2 {
             if *next_key < KeyPool::get().keys.len() {
@@ -181,7 +181,7 @@ impl Pod {
     }
 
     /// The key it would sign with: its own, Active in the bundle it holds, before `signUntil`.
-    pub fn signing_key(&self, time: u64, flaw: Flaw) -> Option<(usize, u64)> {
+    pub(crate) fn signing_key(&self, time: u64, flaw: Flaw) -> Option<(usize, u64)> {
         let held = self.held.as_ref()?;
         let key_of = |own: &OwnKey| held.bundle.issuers[0].keys.iter().find(|key| {
             key.jwk.kid() == Some(KeyPool::get().keys[own.key].kid())
@@ -198,7 +198,7 @@ impl Pod {
         })
     }
 
-    pub fn random_death(random: &mut Random) -> Dies {
+    pub(crate) fn random_death(random: &mut Random) -> Dies {
         match random.below(40) {
             0 => Dies::AfterSwap,
             1 => Dies::AfterFsync,

@@ -13,13 +13,13 @@ use servicechain_keys::{
 /// More than any case uses.
 const POOL: usize = 160;
 
-pub struct KeyPool {
-    pub keys: Vec<SigningKey>,
+pub(crate) struct KeyPool {
+    pub(crate) keys: Vec<SigningKey>,
     by_kid: HashMap<String, usize>,
 }
 
 impl KeyPool {
-    pub fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         static KEYS: OnceLock<KeyPool> = OnceLock::new();
         KEYS.get_or_init(|| {
             let keys: Vec<_> =
@@ -29,26 +29,26 @@ impl KeyPool {
         })
     }
 
-    pub fn index(&self, kid: &str) -> Option<usize> {
+    pub(crate) fn index(&self, kid: &str) -> Option<usize> {
         self.by_kid.get(kid).copied()
     }
 }
 
 /// A key of a bundle, for quick looks: place in the pool, state, number of the owner.
 #[derive(Clone, Copy, Debug)]
-pub struct KeyView {
-    pub key: usize,
-    pub state: KeyState,
-    pub owner: usize,
+pub(crate) struct KeyView {
+    pub(crate) key: usize,
+    pub(crate) state: KeyState,
+    pub(crate) owner: usize,
 }
 
 #[derive(Debug)]
-pub struct Signed {
-    pub bundle: Bundle,
-    pub digest: Digest,
-    pub keys: Vec<KeyView>,
+pub(crate) struct Signed {
+    pub(crate) bundle: Bundle,
+    pub(crate) digest: Digest,
+    pub(crate) keys: Vec<KeyView>,
     /// False for one that an attacker made.
-    pub authentic: bool,
+    pub(crate) authentic: bool,
     opened: Option<Arc<HeldBundle>>,
 }
 
@@ -64,34 +64,34 @@ impl Signed {
         Self { bundle, digest, keys, authentic, opened }
     }
 
-    pub fn generation(&self) -> Generation {
+    pub(crate) fn generation(&self) -> Generation {
         self.bundle.generation
     }
 
-    pub fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> Held {
         Held { generation: self.generation(), digest: self.digest }
     }
 
-    pub fn key(&self, key: usize) -> Option<&KeyView> {
+    pub(crate) fn key(&self, key: usize) -> Option<&KeyView> {
         self.keys.iter().find(|view| view.key == key)
     }
 
-    pub fn base(&self) -> Base<'_> {
+    pub(crate) fn base(&self) -> Base<'_> {
         Base { bundle: &self.bundle, digest: self.digest, forked: false }
     }
 }
 
-pub fn number_of(pod: &servicechain_keys::PodId) -> usize {
+pub(crate) fn number_of(pod: &servicechain_keys::PodId) -> usize {
     pod.as_str().trim_start_matches("pod-").parse().unwrap_or(usize::MAX)
 }
 
-pub enum Signer {
+pub(crate) enum Signer {
     Real { key: Box<TrustKey>, trust: Trust },
     StandIn,
 }
 
 impl Signer {
-    pub fn real(chain: &ChainId, seed: u64) -> Self {
+    pub(crate) fn real(chain: &ChainId, seed: u64) -> Self {
         let mut bytes = [7; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let key = TrustKey::from_seed(&bytes).expect("any 32 bytes are a seed");
@@ -99,7 +99,7 @@ impl Signer {
         Self::Real { key: Box::new(key), trust }
     }
 
-    pub fn sign(&self, bundle: Bundle) -> Arc<Signed> {
+    pub(crate) fn sign(&self, bundle: Bundle) -> Arc<Signed> {
         match self {
             Self::Real { key, .. } => {
                 let opened = bundle.sign(key).expect("verifiers take what rotation makes");
@@ -112,11 +112,11 @@ impl Signer {
         }
     }
 
-    /// What somebody without the trust key makes of a bundle: a higher generation, without any key.
-    pub fn forge(&self, like: &Signed) -> Arc<Signed> {
+    /// What somebody without the trust key makes of a bundle: a higher generation, without revocations.
+    pub(crate) fn forge(&self, like: &Signed) -> Arc<Signed> {
         let mut bundle = like.bundle.clone();
         bundle.generation = bundle.generation.next().next();
-        bundle.issuers.clear();
+        bundle.revocations.clear();
         let mut forged = match self {
             Self::Real { .. } => {
                 let other = TrustKey::from_seed(&[9; 32]).expect("any 32 bytes are a seed");
@@ -130,7 +130,7 @@ impl Signer {
     }
 
     /// What a pod does with delivered bytes; none where it holds them already.
-    pub fn take(
+    pub(crate) fn take(
         &self,
         held: Option<&Arc<Signed>>,
         delivered: &Arc<Signed>,

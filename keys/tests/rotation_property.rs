@@ -1,0 +1,88 @@
+//! A simulated world drives the publisher's real decisions through random interleavings of the crash points a to m of the
+//! key protocol, and looks at the invariants I1 to I9 after every step.
+//!
+//! A failing case prints its seed; `ROTATION_SEED=<seed> cargo test -p servicechain-keys --test rotation_property`
+//! runs that case alone and prints what happened in it.
+
+#[path = "rotation_property/calm.rs"]
+mod calm;
+#[path = "rotation_property/flaw.rs"]
+mod flaw;
+#[path = "rotation_property/invariants.rs"]
+mod invariants;
+#[path = "rotation_property/leader.rs"]
+mod leader;
+#[path = "rotation_property/pod.rs"]
+mod pod;
+#[path = "rotation_property/random.rs"]
+mod random;
+#[path = "rotation_property/signed.rs"]
+mod signed;
+#[path = "rotation_property/world.rs"]
+mod world;
+
+use std::hash::{BuildHasher, RandomState};
+
+use flaw::Flaw;
+use random::Random;
+use world::{Violation, World};
+
+const CASES: usize = 10_000;
+const REALLY_SIGNED_CASES: usize = 200;
+const STEPS: usize = 150;
+
+/// From the environment, else fresh: every run looks elsewhere.
+fn given_seed() -> Option<u64> {
+    let text = std::env::var_os("ROTATION_SEED")?.into_string().expect("a number");
+    Some(text.parse().expect("ROTATION_SEED is a decimal number"))
+}
+
+fn run(seed: u64, flaw: Flaw, real: bool, traced: bool) -> World {
+    let mut world = World::new(seed, flaw, real, traced);
+    for _ in 0..3 {
+        world.create_pod();
+    }
+    for _ in 0..STEPS {
+        world.step();
+        if world.violation.is_some() {
+            return world;
+        }
+    }
+    world.calm_down();
+    world
+}
+
+fn search(base: u64, cases: usize, flaw: Flaw, real: bool) -> Option<(u64, Violation)> {
+    let mut seeds = Random::new(base);
+    (0..cases).find_map(|_| {
+        let seed = seeds.next();
+        run(seed, flaw, real, false).violation.map(|violation| (seed, violation))
+    })
+}
+
+fn expect_no_violation(cases: usize, real: bool) {
+    if let Some(seed) = given_seed() {
+        let world = run(seed, Flaw::None, real, true);
+        println!("{}", world.happened.unwrap_or_default().join("\n"));
+        if let Some(Violation { invariant, what }) = world.violation {
+            panic!("{invariant}: {what}");
+        }
+        return;
+    }
+    let base = RandomState::new().hash_one("rotation");
+    println!("{cases} cases from seed {base}");
+    if let Some((seed, Violation { invariant, what })) = search(base, cases, Flaw::None, real) {
+        let happened = run(seed, Flaw::None, real, true).happened.unwrap_or_default();
+        panic!("{}\n{invariant}: {what}\nROTATION_SEED={seed} runs this case again", happened.join("\n"));
+    }
+}
+
+#[test]
+fn no_interleaving_violates_an_invariant() {
+    expect_no_violation(CASES, false);
+}
+
+#[test]
+fn no_interleaving_violates_an_invariant_with_real_signatures() {
+    expect_no_violation(REALLY_SIGNED_CASES, true);
+}

@@ -1,0 +1,275 @@
+//! The invariants I1 to I7 of the key protocol, looked at from outside: what was ever written, held, signed and refused.
+//! I8 and I9 are promises about what happens in the end; `calm` awaits them.
+
+use std::sync::Arc;
+
+use servicechain_keys::{Bundle, Generation, KeyState, RevocationKind};
+
+use super::flaw::Flaw;
+use super::pod::{Hostility, Life};
+use super::signed::{KeyPool, Signed};
+use super::world::{Token, World};
+
+/// What a hop says to a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Accepted,
+    UnknownKey,
+    Refused,
+    AskAgain,
+}
+
+impl World {
+    /// I1: whatever is written or held under a generation is one and the same bundle.
+    fn note_content(&mut self, bundle: &Signed, whose: &str) {
+        let generation = bundle.generation().number();
+        let known = *self.contents.entry(generation).or_insert(bundle.digest);
+        if known != bundle.digest {
+            self.violate("I1", format!("{whose} has another bundle of generation {generation}"));
+        }
+    }
+
+    pub(crate) fn note_written(&mut self, bundle: &Arc<Signed>) {
+        self.note_content(bundle, "the ConfigMap");
+        if self.highest.as_ref().is_none_or(|highest| bundle.generation() > highest.generation()) {
+            self.highest = Some(Arc::clone(bundle));
+        }
+        self.history.push(Arc::clone(bundle));
+        // I7: every key was made by the issuer pod that is called its owner.
+        for view in &bundle.keys {
+            if self.makers[view.key] != Some(view.owner) || !self.pods[view.owner].is_issuer {
+                self.violate("I7", format!("key k{} is not pod-{}'s", view.key, view.owner));
+            }
+        }
+    }
+
+    /// A pod may have taken a bundle. I2: never an older one than before.
+    pub(crate) fn note_held(&mut self, number: usize, before: Option<Generation>) {
+        let pod = &self.pods[number];
+        let after = pod.held_generation();
+        let Some(held) = pod.held.clone().filter(|_| after != before || self.flaw == Flaw::ForkTaken) else {
+            return;
+        };
+        if after < before {
+            self.violate("I2", format!("pod-{number} went from {before:?} to {after:?}"));
+        }
+        self.trace(|| format!("pod-{number} holds {}", held.generation()));
+        self.note_content(&held, "a pod");
+        if self.pods[number].is_issuer {
+            let made = self.next_key;
+            self.pods[number].make_keys(&mut self.next_key);
+            self.makers[made..self.next_key].fill(Some(number));
+        }
+    }
+
+    /// I2 across restarts of the container: what was acknowledged as durable is there.
+    pub(crate) fn check_start(&mut self, number: usize) {
+        let pod = &self.pods[number];
+        if pod.held_generation() < pod.acknowledged && pod.hostility != Hostility::ClaimsHeld {
+            let what = format!(
+                "pod-{number} acknowledged {:?} and restarts with {:?}",
+                pod.acknowledged,
+                pod.held_generation()
+            );
+            self.violate("I2", what);
+        }
+        if let Some(held) = self.pods[number].held.clone() {
+            self.note_content(&held, "a pod's file");
+        }
+    }
+
+    /// I4, at the moment a bundle leaves a key out: on every clock of the round its last token has expired.
+    pub(crate) fn check_removals(&mut self, before: Option<&Bundle>, next: &Bundle, earliest_clock: u64) {
+        let keys = |bundle: &Bundle| -> Vec<usize> {
+            let keys = bundle.issuers.iter().flat_map(|issuer| &issuer.keys);
+            keys.filter_map(|key| KeyPool::get().index(key.jwk.kid()?)).collect()
+        };
+        let kept = keys(next);
+        for key in before.map(keys).unwrap_or_default() {
+            if kept.contains(&key) || self.revoked_keys.contains(&key) {
+                continue;
+            }
+            if self.last_expiry[key] >= earliest_clock {
+                let what = format!(
+                    "k{key} is removed at {earliest_clock} though a token lives until {}",
+                    self.last_expiry[key]
+                );
+                self.violate("I4", what);
+            }
+            self.removed.entry(key).or_insert(next.generation);
+        }
+    }
+
+    /// `revoke` returned 0: everyone has a bundle with these revocations.
+    pub(crate) fn note_enforced(&mut self, base: &Bundle) {
+        let enforced =
+            self.revocations.iter().take_while(|revocation| base.revocations.contains(revocation)).count();
+        if enforced > self.enforced {
+            self.trace(|| format!("{enforced} revocations are enforced"));
+            self.enforced = enforced;
+        }
+    }
+
+    pub(crate) fn check_pods(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        let signed_with: Vec<usize> = (0..self.next_key)
+            .filter(|key| self.last_expiry[*key] > 0 && !self.revoked_keys.contains(key))
+            .collect();
+        let mut found = None;
+        for pod in &self.pods {
+            let judged = pod.life == Life::Running && pod.hostility == Hostility::None;
+            if !judged || !pod.api_ready || !pod.is_confirmed(self.time) {
+                continue;
+            }
+            let Some(held) = &pod.held else {
+                found = Some(("I3", format!("pod-{} is confirmed with nothing", pod.number)));
+                break;
+            };
+            // I3: a key that signed is at every Ready and confirmed pod.
+            for key in &signed_with {
+                let gone = self.removed.get(key).is_some_and(|removed| *removed <= held.generation());
+                if held.key(*key).is_none() && !gone {
+                    let what =
+                        format!("k{key} has signed, pod-{} holds {} without it", pod.number, held.generation());
+                    found = Some(("I3", what));
+                }
+            }
+            // I6: what was said to be revoked is revoked here.
+            for revocation in &self.revocations[..self.enforced] {
+                if !held.bundle.revocations.contains(revocation) {
+                    let what = format!("pod-{} at {} accepts what is revoked", pod.number, held.generation());
+                    found = Some(("I6", what));
+                }
+            }
+        }
+        if let Some((invariant, what)) = found {
+            self.violate(invariant, what);
+        }
+    }
+
+    pub(crate) fn sign_token(&mut self) {
+        let issuers: Vec<_> = self.pods.iter().filter(|pod| pod.is_issuer && pod.is_running()).collect();
+        if issuers.is_empty() {
+            return;
+        }
+        let number = issuers[self.random.below(issuers.len())].number;
+        self.sign_token_at(number);
+    }
+
+    pub(crate) fn sign_token_at(&mut self, number: usize) -> Option<Token> {
+        let pod = &self.pods[number];
+        let (place, lifetime) = pod.signing_key(self.time, self.flaw)?;
+        let issued = pod.clock(self.time);
+        let subject = self.random.below(3);
+        let token = Token { key: pod.keys[place].key, subject, issued, expiry: issued + lifetime };
+        let own = &mut self.pods[number].keys[place];
+        own.last_expiry = own.last_expiry.max(token.expiry);
+        self.last_expiry[token.key] = self.last_expiry[token.key].max(token.expiry);
+        self.trace(|| format!("pod-{number} signs with k{}", token.key));
+        if self.removed.contains_key(&token.key) {
+            self.violate("I4", format!("pod-{number} signs with k{} after its removal", token.key));
+        }
+        if self.tokens.len() >= 12 {
+            self.tokens.swap_remove(0);
+        }
+        self.tokens.push(token);
+        Some(token)
+    }
+
+    pub(crate) fn judge_token(&mut self) {
+        if self.tokens.is_empty() || self.pods.is_empty() {
+            return;
+        }
+        let token = self.tokens[self.random.below(self.tokens.len())];
+        let number = self.random.below(self.pods.len());
+        let pod = &self.pods[number];
+        if !pod.is_running() || !pod.api_ready || pod.hostility != Hostility::None {
+            return;
+        }
+        let clock = pod.clock(self.time);
+        let verdict = self.judge(number, token);
+        let pod = &self.pods[number];
+        let revoked = self.revoked_keys.contains(&token.key);
+        if verdict == Verdict::UnknownKey
+            && !revoked
+            && clock < token.expiry
+            && !self.removed.contains_key(&token.key)
+        {
+            let what = format!("pod-{number} says 401 to a token of k{}, which lives", token.key);
+            self.violate("I5", what);
+            return;
+        }
+        let enforced = self.revocations[..self.enforced].iter().any(|revocation| match revocation.kind {
+            RevocationKind::Key => {
+                revocation.digest
+                    == servicechain_keys::ShortDigest::of(KeyPool::get().keys[token.key].kid())
+            }
+            _ => revocation.digest == subject_digest(token),
+        });
+        if verdict == Verdict::Accepted && enforced && pod.is_confirmed(self.time) {
+            self.violate("I6", format!("pod-{number} accepts a revoked token"));
+        }
+    }
+
+    fn judge(&mut self, number: usize, token: Token) -> Verdict {
+        let verdict = self.judge_alone(number, token);
+        if verdict != Verdict::UnknownKey || self.flaw == Flaw::UnknownKeyNotAsked {
+            return verdict;
+        }
+        // Line 18: READ at the issuer's Service. One who cannot be asked is no authority.
+        let asker_reaches = self.pods[number].reachable;
+        let issuers: Vec<_> = self
+            .pods
+            .iter()
+            .filter(|pod| pod.is_issuer && pod.api_ready && pod.life == Life::Running && pod.reachable)
+            .filter(|pod| pod.hostility == Hostility::None)
+            .map(|pod| pod.number)
+            .collect();
+        if issuers.is_empty() || !asker_reaches {
+            return Verdict::AskAgain;
+        }
+        let asked = issuers[self.random.below(issuers.len())];
+        if !self.pods[asked].is_authority(self.time) && self.flaw != Flaw::UnconfirmedAuthority {
+            return Verdict::AskAgain;
+        }
+        let Some(read) = self.pods[asked].held.clone() else { return Verdict::AskAgain };
+        let since = self.pods[number].last_asked;
+        self.deliver(number, Some(&read));
+        self.pods[number].last_asked = since;
+        self.judge_alone(number, token)
+    }
+
+    fn judge_alone(&self, number: usize, token: Token) -> Verdict {
+        let pod = &self.pods[number];
+        let Some(held) = &pod.held else { return Verdict::AskAgain };
+        let Some(view) = held.key(token.key) else {
+            let digest = servicechain_keys::ShortDigest::of(KeyPool::get().keys[token.key].kid());
+            let revoked = held.bundle.revocations.iter().any(|revocation| revocation.digest == digest);
+            return match (revoked, held.keys.is_empty()) {
+                (true, _) => Verdict::Refused,
+                (false, true) => Verdict::AskAgain,
+                (false, false) => Verdict::UnknownKey,
+            };
+        };
+        let revoked = held.bundle.revocations.iter().any(|revocation| {
+            revocation.kind == RevocationKind::Sub
+                && revocation.digest == subject_digest(token)
+                && token.issued <= revocation.issued_before.as_seconds()
+        });
+        let expired = pod.clock(self.time) >= token.expiry;
+        if revoked || expired || view.state == KeyState::Withdrawn {
+            return Verdict::Refused;
+        }
+        Verdict::Accepted
+    }
+
+    pub(crate) fn is_accepted(&self, number: usize, token: Token) -> bool {
+        self.judge_alone(number, token) == Verdict::Accepted
+    }
+}
+
+fn subject_digest(token: Token) -> servicechain_keys::ShortDigest {
+    servicechain_keys::ShortDigest::of(&format!("sub-{}", token.subject))
+}

@@ -1,0 +1,367 @@
+//! A leader's round in single steps, between any two of which it can sleep, die, or find that another wrote. The order is
+//! that of `keys::rotation`; the decisions are that code's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use servicechain_keys::rotation::{Base, Decision, Desired, Heard, ListedPod, Memory, Round, decide, newest};
+use servicechain_keys::{
+    Algorithm, Answer, Bundle, Generation, Held, Nonce, Offer, OfferRefusal, Outcome, PodId,
+};
+
+use super::flaw::Flaw;
+use super::pod::{Dies, Hostility, Pod, Word};
+use super::signed::{KeyPool, Signed};
+use super::world::{InFlight, World, date};
+
+#[derive(Debug, Default)]
+pub(crate) struct Leader {
+    pub(crate) memory: Memory,
+    pub(crate) clock_offset: i64,
+    /// The newest generation that it knew when it last decided.
+    pub(crate) newest: Generation,
+    pub(crate) phase: Phase,
+}
+
+#[derive(Debug, Default)]
+pub(crate) enum Phase {
+    #[default]
+    ReadConfigMap,
+    ReadDesired(Read),
+    List(Read, Desired),
+    Ask(Asking),
+    ListAgain(Asking),
+    Decide(Asking, Vec<ListedPod>),
+    Replace(Asking, Arc<Signed>),
+}
+
+/// The `ConfigMap` as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    version: u64,
+    config_map: Option<Arc<Signed>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Asking {
+    read: Read,
+    desired: Desired,
+    first_list: Vec<ListedPod>,
+    /// Pod and address, as the first LIST showed them.
+    to_ask: Vec<(usize, usize)>,
+    asked: Vec<PodId>,
+    answers: Vec<Heard>,
+    at_pods: Vec<Arc<Signed>>,
+}
+
+impl World {
+    pub(crate) fn leader_step(&mut self, number: usize) {
+        let phase = std::mem::take(&mut self.leaders[number].phase);
+        let next = match phase {
+            Phase::ReadConfigMap => {
+                let read = Read { version: self.etcd.version, config_map: self.etcd.config_map.clone() };
+                let version = read.config_map.is_some().then(|| read.version.to_string());
+                self.leaders[number].memory.read(version.as_deref());
+                Phase::ReadDesired(read)
+            }
+            Phase::ReadDesired(read) => {
+                let desired = self.desired_as_read();
+                Phase::List(read, desired)
+            }
+            Phase::List(read, desired) => {
+                let to_ask = self.pods.iter().filter(|pod| pod.is_listed() && pod.life != super::pod::Life::Ended);
+                let mut to_ask: Vec<_> = to_ask.map(|pod| (pod.number, pod.address)).collect();
+                let turn = self.random.below(to_ask.len().max(1));
+                to_ask.rotate_left(turn);
+                let (first_list, asked, answers, at_pods) = (self.list(), Vec::new(), Vec::new(), Vec::new());
+                Phase::Ask(Asking { read, desired, first_list, to_ask, asked, answers, at_pods })
+            }
+            Phase::Ask(mut asking) => match asking.to_ask.pop() {
+                Some((pod, address)) => {
+                    self.ask(number, pod, address, &mut asking);
+                    Phase::Ask(asking)
+                }
+                None => Phase::ListAgain(asking),
+            },
+            Phase::ListAgain(asking) => {
+                let pods =
+                    if self.flaw == Flaw::OneListOnly { asking.first_list.clone() } else { self.list() };
+                Phase::Decide(asking, pods)
+            }
+            Phase::Decide(asking, pods) => self.decide(number, asking, &pods),
+            Phase::Replace(asking, next) => {
+                self.replace(number, &asking, &next);
+                Phase::ReadConfigMap
+            }
+        };
+        self.leaders[number].phase = next;
+    }
+
+    fn decide(&mut self, number: usize, asking: Asking, pods: &[ListedPod]) -> Phase {
+        let leader = &mut self.leaders[number];
+        let at_pods = asking.at_pods.iter().map(|signed| signed.base());
+        let base = newest(asking.read.config_map.as_ref().map(|signed| signed.base()), at_pods);
+        let round = Round {
+            now: date(self.time.saturating_add_signed(leader.clock_offset)),
+            elapsed: Duration::from_secs(self.time),
+            asked: &asking.asked,
+            answers: &asking.answers,
+            pods,
+        };
+        leader.memory.note(base, &round);
+        let settled = leader.memory.is_settled();
+        leader.newest = base.map_or(Generation::default(), |base| base.bundle.generation);
+        let clocks = asking.answers.iter().map(|heard| heard.answer.now).chain([round.now]);
+        let earliest_clock = clocks.min().expect("the leader's own").as_seconds();
+        let Decision { next, .. } = decide(base, &asking.desired, &leader.memory, &round);
+        if let Some(base) = base.filter(|_| next.is_none()) {
+            let everyone = leader.memory.everyone_has(base.bundle.generation, pods, round.elapsed);
+            if everyone {
+                self.note_enforced(&base.bundle.clone());
+            }
+        }
+        self.trace(|| {
+            let answers = asking.answers.iter().map(|heard| {
+                let held = heard.answer.held.map(|held| held.generation.number());
+                format!("{} {held:?} {}", heard.answer.pod, heard.answer.durable)
+            });
+            let answers = answers.collect::<Vec<_>>().join(", ");
+            format!("leader {number} asked {:?}, heard {answers}; settled {settled}", asking.asked.len())
+        });
+        let in_config_map = asking.read.config_map.as_ref().map(|signed| signed.digest);
+        if let Some(next) = next {
+            self.trace(|| format!("leader {number} decides {}", describe(&next)));
+            let before = base.map(|base: Base<'_>| base.bundle.clone());
+            let signed = self.signer.sign(next);
+            self.check_removals(before.as_ref(), &signed.bundle, earliest_clock);
+            if self.flaw == Flaw::PushedBeforeReplace {
+                self.push_to_all(&signed);
+            }
+            return Phase::Replace(asking, signed);
+        }
+        let adopted = base.filter(|base| Some(base.digest) != in_config_map).and_then(|base| {
+            asking.at_pods.iter().find(|signed| signed.digest == base.digest).map(Arc::clone)
+        });
+        match adopted {
+            Some(adopted) => {
+                self.trace(|| format!("leader {number} mends with {}", adopted.generation()));
+                Phase::Replace(asking, adopted)
+            }
+            None => Phase::ReadConfigMap,
+        }
+    }
+
+    fn replace(&mut self, number: usize, asking: &Asking, next: &Arc<Signed>) {
+        let current = (self.etcd.version, self.etcd.config_map.is_some());
+        let expected = (asking.read.version, asking.read.config_map.is_some());
+        if current != expected && self.flaw != Flaw::WrittenWithoutVersion {
+            self.trace(|| format!("leader {number}: conflict"));
+            return;
+        }
+        self.etcd.version += 1;
+        self.etcd.config_map = Some(Arc::clone(next));
+        let version = self.etcd.version;
+        self.trace(|| format!("leader {number} writes {} as version {version}", next.generation()));
+        self.note_written(next);
+        // The answer to a REPLACE can be lost: the leader then finds a version that it does not know as its own.
+        if !self.random.percent(4) || self.calm {
+            let version = self.etcd.version.to_string();
+            self.leaders[number].memory.wrote(&version);
+        }
+    }
+
+    fn ask(&mut self, leader: usize, number: usize, address: usize, asking: &mut Asking) {
+        let dialled = self.pods[number].id.clone();
+        asking.asked.push(dialled);
+        let config_map = asking.read.config_map.clone();
+        let push = config_map.filter(|signed| {
+            self.leaders[leader].memory.lacks(&self.pods[number].id, signed.base()) || self.random.percent(10)
+        });
+        if self.random.percent(1) && !self.calm {
+            self.forged_answer(number, asking);
+            return;
+        }
+        let Some(there) = self.pod_at(address) else { return };
+        // Loss that lasts is what `reachable` is for; without it, single messages of Ready pods get lost.
+        let lossy = self.pods[there].api_ready && !self.calm;
+        if lossy && self.random.percent(3) {
+            return;
+        }
+        if lossy && self.random.percent(3) {
+            if let Some(bundle) = push {
+                let expires = self.time + 5;
+                self.in_flight.push(InFlight { address, pod: number, bundle, expires });
+            }
+            return;
+        }
+        if there != number {
+            // Meant for another pod: refused as wrong-pod, and its MAC would not fit either.
+            return;
+        }
+        let Some(word) = self.deliver(number, push.as_ref()) else { return };
+        if lossy && self.random.percent(3) {
+            return;
+        }
+        if let Some(held) = word.held.clone() {
+            let known = asking.read.config_map.as_ref();
+            let beyond = known.is_none_or(|known| {
+                held.generation() > known.generation()
+                    || held.generation() == known.generation() && held.digest != known.digest
+            });
+            let read = !lossy || !self.random.percent(3);
+            if beyond && read && self.flaw != Flaw::NothingAdopted && !asking.at_pods.iter().any(|other| other.digest == held.digest) {
+                asking.at_pods.push(held);
+            }
+        }
+        let heard = self.answer(number, &word, push.as_ref());
+        asking.answers.extend(heard);
+    }
+
+    /// A push or a poll arrives at the pod that it is meant for; none where the container dies before it answers.
+    pub(crate) fn deliver(&mut self, number: usize, push: Option<&Arc<Signed>>) -> Option<Word> {
+        let dies = if self.calm { Dies::Not } else { Pod::random_death(&mut self.random) };
+        let (time, flaw) = (self.time, self.flaw);
+        let pod = &mut self.pods[number];
+        pod.expire_confirmation(time);
+        pod.last_asked = time;
+        let before = pod.held_generation();
+        let word = match push {
+            Some(bundle) => pod.take(bundle, &self.signer, flaw, dies),
+            None => Word {
+                held: pod.held.clone(),
+                refusal: None,
+                unchanged: true,
+                durable: pod.disk.as_ref().map(|disk| disk.digest) == pod.held.as_ref().map(|held| held.digest),
+            },
+        };
+        self.note_held(number, before);
+        if push.is_some() && dies != Dies::Not {
+            self.restart_container(number);
+            return None;
+        }
+        let pod = &mut self.pods[number];
+        if word.durable {
+            pod.acknowledged = pod.acknowledged.max(pod.held_generation());
+        }
+        Some(word)
+    }
+
+    fn answer(&mut self, number: usize, word: &Word, push: Option<&Arc<Signed>>) -> Option<Heard> {
+        let pool = KeyPool::get();
+        let real = self.ack_keys.is_some();
+        let nonce = Nonce::new([self.random.below(256) as u8; 16]);
+        let pod = &self.pods[number];
+        let mut answer = Answer {
+            pod: pod.id.clone(),
+            workload: self.workload(pod.is_issuer),
+            held: word.held.as_ref().map(|held| held.held()),
+            outcome: match (word.refusal, word.unchanged) {
+                (Some(_), _) => Outcome::Refused,
+                (None, true) => Outcome::Unchanged,
+                (None, false) => Outcome::Accepted,
+            },
+            reason: word.refusal,
+            durable: word.durable,
+            now: date(pod.clock(self.time)),
+            versions: vec![1],
+            anchors: Vec::new(),
+            offers: Vec::new(),
+            stopped: pod
+                .keys
+                .iter()
+                .filter(|own| own.stopped)
+                .map(|own| (pool.keys[own.key].kid().to_owned(), date(own.last_expiry)))
+                .collect(),
+        };
+        let living = pod.keys.iter().filter(|own| !own.stopped).map(|own| own.key);
+        let mut offers: Vec<(usize, bool)> = living.map(|key| (key, true)).collect();
+        let mut claim_refuted = false;
+        match pod.hostility {
+            Hostility::None => {}
+            Hostility::Offers if pod.is_issuer => {
+                let others = self.pods.iter().filter(|other| other.number != number);
+                let key = others.flat_map(|other| &other.keys).map(|own| own.key).last();
+                offers.extend(key.map(|key| (key, false)));
+            }
+            Hostility::Offers => offers.push((pool.keys.len() - 1, true)),
+            Hostility::ClaimsHigh => {
+                let held = answer.held.unwrap_or(Held {
+                    generation: Generation::new(1),
+                    digest: servicechain_keys::Digest::of(b""),
+                });
+                answer.held = Some(Held { generation: Generation::new(9999), ..held });
+                claim_refuted = true;
+            }
+            Hostility::ClaimsHeld => {
+                answer.held = push.map(|bundle| bundle.held()).or(answer.held);
+                answer.durable = true;
+            }
+            Hostility::LateClock => answer.now = date(0),
+        }
+        let offers = offers.into_iter().map(|(key, proven)| (&pool.keys[key], proven));
+        if real {
+            // A pod without the private half can at best replay a proof, which is over another nonce.
+            let chain = self.chain.clone();
+            answer.offers = offers
+                .map(|(key, proven)| {
+                    let nonce = if proven { nonce } else { Nonce::new([0xff; 16]) };
+                    Offer::new(key, &nonce, &chain, &answer.pod).expect("signed")
+                })
+                .collect();
+            let key = self.ack_key(pod.is_issuer);
+            let sealed = answer.seal(key, &nonce).expect("JSON");
+            let opened = Answer::open(&sealed.body, &sealed.mac, key, &nonce, &answer.pod).ok()?;
+            let algorithm = pod.is_issuer.then_some(Algorithm::ES256);
+            let heard = Heard::new(opened, algorithm, &nonce, &chain);
+            return Some(Heard { claim_refuted, ..heard });
+        }
+        let offers = offers
+            .map(|(key, proven)| {
+                let believed = proven || self.flaw == Flaw::ProofsNotChecked;
+                if believed { Ok(key.public_jwk().clone()) } else { Err(OfferRefusal::Proof) }
+            })
+            .collect();
+        Some(Heard { answer, offers, claim_refuted })
+    }
+
+    /// Whoever sits at the pod's address without its key says what the leader would like to hear, and offers a key.
+    fn forged_answer(&mut self, number: usize, asking: &mut Asking) {
+        let pod = &self.pods[number];
+        let pool = KeyPool::get();
+        let answer = Answer {
+            pod: pod.id.clone(),
+            workload: self.workload(pod.is_issuer),
+            held: asking.read.config_map.as_ref().map(|signed| signed.held()),
+            outcome: Outcome::Accepted,
+            reason: None,
+            durable: true,
+            now: date(self.time),
+            versions: vec![1],
+            anchors: Vec::new(),
+            offers: Vec::new(),
+            stopped: std::collections::BTreeMap::new(),
+        };
+        let nonce = Nonce::new([1; 16]);
+        let offers = vec![Ok(pool.keys[pool.keys.len() - 2].public_jwk().clone())];
+        if self.flaw == Flaw::ForgedAnswersBelieved {
+            asking.answers.push(Heard { answer, offers, claim_refuted: false });
+        } else if self.ack_keys.is_some() {
+            let sealed = answer.seal(self.ack_key(!pod.is_issuer), &nonce).expect("JSON");
+            let opened = Answer::open(&sealed.body, &sealed.mac, self.ack_key(pod.is_issuer), &nonce, &pod.id);
+            assert!(opened.is_err(), "a MAC by another workload's key was accepted");
+        }
+    }
+}
+
+fn describe(bundle: &Bundle) -> String {
+    let keys = bundle.issuers.iter().flat_map(|issuer| &issuer.keys).map(|key| {
+        let place = key.jwk.kid().and_then(|kid| KeyPool::get().index(kid)).unwrap_or(usize::MAX);
+        format!("k{place} {:?} since {} in {} of {}", key.state, key.since.as_seconds().saturating_sub(1_000_000), key.staged_in, key.owner.as_ref().map_or("-", PodId::as_str))
+    });
+    format!(
+        "{}: [{}], {} revocations",
+        bundle.generation,
+        keys.collect::<Vec<_>>().join(", "),
+        bundle.revocations.len()
+    )
+}

@@ -19,6 +19,8 @@ pub const SCOPE: &str = r"^[!#-\[\]-~]+$";
 pub const AUDIENCE: &str = "^[!-~]+$";
 /// The URL of an issuer (RFC 8414, section 2).
 pub const ISSUER_URL: &str = r"^https?://[^\s?#]+$";
+/// The URL of a managed issuer, which serves at the root of its host.
+pub const ORIGIN: &str = r"^https?://[^\s?#/@]+$";
 /// A host name, with `*.` allowed in front.
 pub const HOST: &str = r"^(\*\.)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
 /// A path in the one way to write it: letters, digits and - . _ ~, no empty segments, no dot segments.
@@ -178,6 +180,9 @@ pub(crate) fn pattern_says(pattern: &str) -> String {
                 .to_owned()
         }
         AUDIENCE => "must be printable ASCII without spaces, as in \"shop\"".to_owned(),
+        ORIGIN => {
+            "must be http:// or https:// and a host alone, as in \"https://shop.example.com\"".to_owned()
+        }
         ISSUER_URL => "must be a URL that starts with https:// or http://, without ? and #".to_owned(),
         _ => format!("must fit the pattern {pattern}"),
     }

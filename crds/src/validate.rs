@@ -43,6 +43,11 @@ pub(crate) fn chain(chain: &ServiceChain) -> (ValidatedChain, Mistakes) {
             .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
     };
     judge.name_of_chain();
+    judge.whole_seconds(&spec.token_policy.clock_skew, "spec.tokenPolicy.clockSkew");
+    judge.whole_seconds(
+        &spec.token_policy.max_token_lifetime,
+        "spec.tokenPolicy.maxTokenLifetime",
+    );
     let validated = ValidatedChain {
         name: judge.name.clone(),
         namespace: judge.namespace.clone(),
@@ -108,6 +113,14 @@ impl<'a> Judge<'a> {
         } else if !is_label || name.len() > 20 {
             let says = rules::CHAIN_NAME_SAYS.trim_start_matches("metadata.name ");
             self.mistakes.add("metadata.name", format!("{name:?} {says}"));
+        }
+    }
+
+    /// Refuses fractions where bundles and tokens count whole seconds.
+    fn whole_seconds(&mut self, duration: &GatewayDuration, path: &str) {
+        if parsed(duration).subsec_nanos() > 0 {
+            self.mistakes
+                .add(path, format!("{} must be whole seconds", duration.as_str()));
         }
     }
 

@@ -13,7 +13,11 @@ fn shop() -> Value {
             "audiences": ["shop"],
             "issuers": [{"name": "platform", "managed": {"clients": [{"id": "demo"}]}}],
             "gateway": {"routes": [{"name": "items", "service": "a"}]},
-            "services": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
+            "services": [
+                {"name": "a", "database": {"managed": {}}},
+                {"name": "b", "database": {"managed": {}}},
+                {"name": "c", "database": {"managed": {}}},
+            ],
         },
     })
 }
@@ -401,6 +405,21 @@ fn what_this_version_cannot_do_is_refused_by_name() {
             told[0]
         );
     }
+}
+
+#[test]
+fn what_the_issuer_cannot_express_is_refused() {
+    assert_told(
+        &[(
+            "/spec/issuers/0/managed",
+            json!({"url": "https://shop.example.com/issuer", "tokenLifetime": "90s500ms"}),
+        )],
+        &[
+            "spec.issuers[0].managed.url: \"https://shop.example.com/issuer\" must be http:// or https:// and a host \
+             alone, as in \"https://shop.example.com\"",
+            "spec.issuers[0].managed.tokenLifetime: 90s500ms must be whole seconds",
+        ],
+    );
 }
 
 #[test]

@@ -53,10 +53,10 @@ pub struct IssuerSpec {
     (rules::URL_KEPT, rules::URL_KEPT_SAYS),
 ])))]
 pub struct ManagedIssuerSpec {
-    /// The `iss` of its tokens, where its keys and tokens are served. Cannot be changed. Default
+    /// The `iss` of its tokens, where its keys and tokens are served: a host alone. Cannot be changed. Default
     /// `http://<chain>-issuer-<name>.<namespace>.svc`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER_URL))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = rules::ORIGIN))]
     pub url: Option<String>,
     /// Algorithm of its keys. Another one is taken up by a rotation. Default ES256.
     pub algorithm: SigningAlgorithm,

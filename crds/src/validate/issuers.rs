@@ -85,6 +85,7 @@ impl Judge<'_> {
     ) -> ManagedIssuer {
         let path = format!("{path}.managed");
         self.lifetimes(spec, &path);
+        self.whole_seconds(&spec.token_lifetime, &format!("{path}.tokenLifetime"));
         let refreshes = spec
             .clients
             .iter()

@@ -3,7 +3,10 @@
 use super::{Judge, parsed};
 use crate::{
     rules,
-    service_chain::services::{ServiceSpec, Verification},
+    service_chain::{
+        services::{ServiceSpec, Verification},
+        stores::DatabaseSpec,
+    },
     validated::Service,
 };
 
@@ -55,6 +58,18 @@ impl Judge<'_> {
             );
         }
         self.environment(spec, path);
+        if spec.image.is_empty()
+            && spec
+                .database
+                .as_ref()
+                .is_none_or(|database| *database == DatabaseSpec::default())
+        {
+            self.mistakes.add_unsupported(
+                format!("{path}.database"),
+                "the item service without a database",
+                "add `database: {managed: {}}`",
+            );
+        }
         Service {
             name: spec.name.clone(),
             next: self.next(spec, following, path),

@@ -2,9 +2,20 @@
 //!
 //! A, B and C of the example chain are this one program. It verifies every token itself; another's item is not there.
 
+mod app;
 pub mod cache;
+pub mod config;
 pub mod item;
+mod items;
 pub mod lookup;
 pub mod metrics;
+mod next_hop;
 pub mod pause;
+mod precondition;
+mod rejection;
+mod reply;
+mod run;
 pub mod store;
+
+pub use config::{Config, ConfigErrors, Places};
+pub use run::{run, run_with};

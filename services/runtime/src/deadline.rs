@@ -13,6 +13,14 @@ pub const REMAINING: HeaderName = HeaderName::from_static("servicechain-remainin
 /// A header of more digits cannot be a duration that anybody means: 9,999,999 s is 115 days.
 const MAX_DIGITS: usize = 10;
 
+/// A next hop is told so much less than is left, at most a tenth: its own answer, or its problem that names the hop at
+/// fault, must be back before this hop gives up.
+const WAY_BACK: Duration = Duration::from_millis(50);
+
+/// What a hop keeps of the time it was given, so that its word on who was slow arrives before its caller gives up:
+/// a twentieth, within these bounds.
+const RESERVE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
 /// When a request must be answered; without one it may take as long as it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(Option<Instant>);
@@ -31,12 +39,16 @@ impl Deadline {
         }
     }
 
-    /// The earlier of what the caller left us and our own `timeout` (zero: none).
+    /// The earlier of what the caller left us, less a reserve for the way back, and our own `timeout` (zero: none).
     /// A header that is repeated or no plain number is as good as absent.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap, timeout: Duration) -> Self {
         match remaining_in(headers) {
-            Some(left) => Self(Instant::now().checked_add(left)).earlier(Self::after(timeout)),
+            Some(left) => {
+                let reserve = (left / 20).clamp(RESERVE.0, RESERVE.1);
+                let given = Instant::now().checked_add(left.saturating_sub(reserve));
+                Self(given).earlier(Self::after(timeout))
+            }
             None => Self::after(timeout),
         }
     }
@@ -65,10 +77,11 @@ impl Deadline {
         self.0
     }
 
-    /// Sets what is left for the next hop, rounded down, and takes away what was there.
+    /// Sets what is left for the next hop, less the way back, rounded down, and takes away what was there.
     pub fn inject(&self, headers: &mut HeaderMap) {
         match self.remaining() {
             Some(left) => {
+                let left = left.saturating_sub(WAY_BACK.min(left / 10));
                 let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
                 headers.insert(REMAINING, HeaderValue::from(left));
             }
@@ -121,7 +134,8 @@ mod tests {
     async fn the_earlier_of_header_and_own_timeout_counts() {
         let five = Duration::from_secs(5);
         let left = |value| Deadline::from_headers(&headers(value), five).remaining();
-        assert_eq!(left("1200"), Some(Duration::from_millis(1200)));
+        assert_eq!(left("1200"), Some(Duration::from_millis(1150)));
+        assert_eq!(left("100"), Some(Duration::from_millis(95)));
         assert_eq!(left("0"), Some(Duration::ZERO));
         assert_eq!(left("60000"), Some(five));
         assert_eq!(
@@ -147,7 +161,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(500)).await;
         let mut out = headers("777");
         deadline.inject(&mut out);
-        assert_eq!(out[REMAINING], "1500");
+        assert_eq!(out[REMAINING], "1450");
         Deadline::NONE.inject(&mut out);
         assert!(out.get(REMAINING).is_none());
     }

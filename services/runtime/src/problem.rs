@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
 /// Where the meaning of each problem type is written down.
-const TYPES: &str = "https://servicechain.dev/problems/";
+pub const TYPES: &str = "https://servicechain.dev/problems/";
 
 /// One problem, ready to be sent.
 #[derive(Clone, Debug, PartialEq)]

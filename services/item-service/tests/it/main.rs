@@ -1,5 +1,6 @@
 //! The item service against real stores: PostgreSQL, SQLite, Redis and memory, each suite once over all of them.
 
 mod cache_contract;
+mod service;
 mod store_contract;
 mod support;

@@ -1,0 +1,25 @@
+//! The chain's entrance: a reverse proxy that verifies tokens and passes them on unchanged.
+//!
+//! [`Config::from_yaml`] reads what it is told, [`bind`] takes its port and [`run`] serves until the process has
+//! drained. How a request travels is shown by the module `app`; the other modules are one idea each.
+
+mod admit;
+mod app;
+mod body;
+pub mod config;
+mod connection;
+mod exchange;
+mod forward;
+mod head_guard;
+mod headers;
+mod metrics;
+mod path;
+mod pool;
+mod rejection;
+mod request_line;
+mod route_table;
+mod server;
+mod worker;
+
+pub use config::{Config, ConfigErrors};
+pub use server::{Listeners, bind, run, run_with};

@@ -60,8 +60,8 @@ impl Resolver {
     }
 
     /// Addresses that stay as they are.
-    #[cfg(test)]
-    pub(crate) fn fixed(url: &UpstreamUrl, addresses: &[SocketAddr]) -> Arc<Self> {
+    #[must_use]
+    pub fn fixed(url: &UpstreamUrl, addresses: &[SocketAddr]) -> Arc<Self> {
         let endpoints = addresses
             .iter()
             .map(|address| Arc::new(Endpoint::new(*address)))

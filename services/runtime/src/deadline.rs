@@ -13,10 +13,6 @@ pub const REMAINING: HeaderName = HeaderName::from_static("servicechain-remainin
 /// A header of more digits cannot be a duration that anybody means: 9,999,999 s is 115 days.
 const MAX_DIGITS: usize = 10;
 
-/// A next hop is told so much less than is left, at most a tenth: its own answer, or its problem that names the hop at
-/// fault, must be back before this hop gives up.
-const WAY_BACK: Duration = Duration::from_millis(50);
-
 /// What a hop keeps of the time it was given, so that its word on who was slow arrives before its caller gives up:
 /// a twentieth, within these bounds.
 const RESERVE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
@@ -77,11 +73,10 @@ impl Deadline {
         self.0
     }
 
-    /// Sets what is left for the next hop, less the way back, rounded down, and takes away what was there.
+    /// Sets what is left for the next hop, rounded down, and takes away what was there.
     pub fn inject(&self, headers: &mut HeaderMap) {
         match self.remaining() {
             Some(left) => {
-                let left = left.saturating_sub(WAY_BACK.min(left / 10));
                 let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
                 headers.insert(REMAINING, HeaderValue::from(left));
             }
@@ -161,7 +156,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(500)).await;
         let mut out = headers("777");
         deadline.inject(&mut out);
-        assert_eq!(out[REMAINING], "1450");
+        assert_eq!(out[REMAINING], "1500");
         Deadline::NONE.inject(&mut out);
         assert!(out.get(REMAINING).is_none());
     }

@@ -165,11 +165,12 @@ impl Memory {
             .is_some_and(|known| known.gone.is_some() || known.stopped.contains_key(kid))
     }
 
-    /// Line 22. Every counted pod's clock must have been heard in this round: an unheard one may be late.
+    /// Line 22. Every counted pod's clock must have been heard in this round: an unheard one may be late. Where no pod is
+    /// counted, the operator's clock would stand alone, and nothing needs to be removed.
     pub(super) fn is_expired_everywhere(&self, key: &IssuerKey, slack: Duration, round: &Round<'_>) -> bool {
-        let all_heard = self
-            .counted(round.pods, round.elapsed)
-            .all(|listed| round.answer_of(&listed.pod).is_some());
+        let mut counted = self.counted(round.pods, round.elapsed).peekable();
+        let all_heard =
+            counted.peek().is_some() && counted.all(|listed| round.answer_of(&listed.pod).is_some());
         let (Some(owner), Some(kid)) = (&key.owner, key.jwk.kid()) else {
             return false;
         };

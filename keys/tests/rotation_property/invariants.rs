@@ -78,7 +78,8 @@ impl World {
         }
     }
 
-    /// I4, at the moment a bundle leaves a key out: on every clock of the round its last token has expired.
+    /// I4, at the moment a bundle leaves a key out: its last token has expired, and, where the owner is there to tell when
+    /// that is, it has expired on every clock of the round.
     pub(crate) fn check_removals(&mut self, before: Option<&Bundle>, next: &Bundle, earliest_clock: u64) {
         let keys = |bundle: &Bundle| -> Vec<usize> {
             let keys = bundle.issuers.iter().flat_map(|issuer| &issuer.keys);
@@ -89,9 +90,12 @@ impl World {
             if kept.contains(&key) || self.revoked_keys.contains(&key) {
                 continue;
             }
-            if self.last_expiry[key] >= earliest_clock {
+            let owner = self.makers[key].map(|maker| &self.pods[maker]);
+            let told = owner.is_some_and(|owner| owner.life == Life::Running);
+            let clock = if told { earliest_clock } else { self.time };
+            if self.last_expiry[key] >= clock {
                 let what = format!(
-                    "k{key} is removed at {earliest_clock} though a token lives until {}",
+                    "k{key} is removed at {clock} though a token lives until {}",
                     self.last_expiry[key]
                 );
                 self.violate("I4", what);

@@ -34,7 +34,13 @@ pub trait Offers: Send + Sync {
     fn stopped(&self) -> BTreeMap<String, NumericDate>;
 }
 
-/// `PUT` and `GET /keys/v1/keys`, `GET /v1/bundle`, for a pod that makes no keys.
+/// `PUT` and `GET /keys/v1/keys`, `GET /v1/bundle`, for a pod that makes no keys. To be served on a port of its own.
+///
+/// ```
+/// # let verifier = servicechain_auth::specimen::Specimen::new().verifier();
+/// let keys_port: axum::Router = servicechain_auth::keys_endpoint::router(verifier);
+/// # let _ = keys_port;
+/// ```
 pub fn router(verifier: Arc<Verifier>) -> Router {
     router_of(Endpoint {
         verifier,
@@ -82,12 +88,13 @@ enum NoAnswer {
 
 async fn poll(State(endpoint): State<Arc<Endpoint>>, headers: HeaderMap) -> Result<Response, NoAnswer> {
     let asked = Asked::of(&headers)?;
-    let delivered = match endpoint.is_meant(&asked) {
-        true => Delivered {
+    let delivered = if endpoint.is_meant(&asked) {
+        Delivered {
             outcome: Outcome::Unchanged,
             reason: None,
-        },
-        false => Delivered::refused(BundleRefusal::WrongPod),
+        }
+    } else {
+        Delivered::refused(BundleRefusal::WrongPod)
     };
     endpoint.answer(&asked, delivered)
 }

@@ -24,6 +24,35 @@ pub type ReadDeadline = Arc<dyn Fn(&HeaderMap) -> Option<Instant> + Send + Sync>
 ///
 /// The [`Caller`] goes into the request's extensions, and into those of the response, for logs. A refusal is answered
 /// with a problem+json body that does not tell the reason; the [`Rejected`] itself is in the response's extensions.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # use servicechain_auth::specimen::{Specimen, bearing};
+/// # let chain = Specimen::new();
+/// # let verifier = chain.verifier();
+/// # let token = chain.token();
+/// use axum::{Router, body::Body, routing::get};
+/// use http::Request;
+/// use servicechain_auth::{AuthorizationRules, Caller, RequireTokenLayer, authorization::Rule};
+/// use tower::ServiceExt;
+///
+/// let rules = AuthorizationRules::new(vec![Rule::new(&["GET"], "/items", &["items:read"]).unwrap()]);
+/// // `verifier` is an `Arc<Verifier>`, which `Verifier::start` gives.
+/// let app = Router::new()
+///     .route("/items/{id}", get(|caller: Caller| async move { format!("for {}", caller.subject()) }))
+///     .layer(RequireTokenLayer::new(verifier).with_rules(rules));
+///
+/// let request = Request::get("/items/1").body(Body::empty()).unwrap();
+/// let refused = app.clone().oneshot(request).await.unwrap();
+/// assert_eq!(refused.status(), 401);
+/// assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+///
+/// let request = Request::get("/items/1").header("Authorization", format!("Bearer {token}"));
+/// let answered = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+/// assert_eq!(answered.status(), 200);
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RequireTokenLayer {
     verifier: Arc<Verifier>,

@@ -2,6 +2,7 @@
 //! that moves when told. Only with the feature `attacks`; nothing a running process uses.
 #![expect(
     clippy::expect_used,
+    clippy::missing_panics_doc,
     reason = "examples and tests want a chain or an end, not an error"
 )]
 
@@ -28,7 +29,7 @@ pub const ISSUER: &str = "http://shop-issuer-platform.shop.svc";
 pub const AUDIENCE: &str = "shop";
 /// Where a specimen's clock begins: 2027-01-15T08:00:00Z.
 pub const BEGINNING: NumericDate = NumericDate::from_seconds(1_800_000_000);
-const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
+const TOKEN_LIFETIME: Duration = Duration::from_mins(15);
 
 /// One managed issuer with one active key, and whoever may sign bundles.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Specimen {
             policy: Policy {
                 clock_skew: Duration::from_secs(30),
                 max_token_bytes: 8192,
-                max_token_lifetime: Duration::from_secs(86_400),
+                max_token_lifetime: Duration::from_hours(24),
                 required_claims: Vec::new(),
             },
             issuers: vec![managed_issuer(ISSUER_NAME, ISSUER, &[&self.key])],
@@ -214,7 +215,7 @@ pub fn active_key(key: &SigningKey) -> IssuerKey {
         owner: None,
         staged_in: Generation::new(1),
         since: BEGINNING,
-        max_lifetime: Duration::from_secs(86_400),
+        max_lifetime: Duration::from_hours(24),
         sign_until: None,
         until: None,
     }

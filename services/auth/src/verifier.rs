@@ -36,6 +36,23 @@ use start::Word;
 use unknown_key::Inquiries;
 
 /// Judges tokens for one process, by the newest bundle it holds and for one hop.
+///
+/// ```
+/// # use servicechain_auth::specimen::{Specimen, bearing};
+/// # let chain = Specimen::new();
+/// # let verifier = chain.verifier();
+/// # let headers = bearing(&chain.token());
+/// use servicechain_auth::Judged;
+///
+/// match verifier.judge(&headers) {
+///     Judged::Verified(caller) => println!("{caller} calls"),
+///     Judged::Absent => println!("nobody calls"),
+///     Judged::Rejected(rejected) => println!("{}: {}", rejected.status(), rejected.reason()),
+///     // `authenticate` asks its authority.
+///     Judged::UnknownKey(_) => println!("who signed this?"),
+/// }
+/// # assert!(matches!(verifier.judge(&headers), Judged::Verified(_)));
+/// ```
 pub struct Verifier {
     config: VerifierConfig,
     held: ArcSwapOption<HeldBundle>,

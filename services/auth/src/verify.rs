@@ -24,6 +24,20 @@ const LARGEST_TOKEN: usize = 65_536;
 /// required claims, revocations. Then the key is looked up among those of the token's own issuer, its pinned
 /// algorithm compared, and the signature checked.
 ///
+/// ```
+/// # use servicechain_auth::specimen::Specimen;
+/// # let chain = Specimen::new();
+/// # let (bundle, token, now) = (chain.sign(&chain.bundle()), chain.token(), chain.now());
+/// use servicechain_auth::{Hop, verify};
+///
+/// let caller = verify(&token, &bundle, &Hop::new("orders"), now).unwrap();
+/// assert_eq!(caller.subject(), "alice");
+/// assert!(caller.has_scope("items:read"));
+///
+/// let rejected = verify("not.a.token", &bundle, &Hop::new("orders"), now).unwrap_err();
+/// assert_eq!(rejected.status(), 401);
+/// ```
+///
 /// # Errors
 /// [`Rejected::Token`] where the token is wrong. [`Rejected::Unavailable`] where nobody can tell from this bundle:
 /// the issuer is trusted and its key is not there, which only an authority's later word makes a refusal.

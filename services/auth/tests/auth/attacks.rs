@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use servicechain_auth::attacks::{Attack, Target, attacks};
+use servicechain_auth::attacks::{Attack, Target, attacks, odd_kids};
+use servicechain_auth::rejected::Unavailable;
 use servicechain_auth::specimen::{AUDIENCE, BEGINNING, ISSUER, Specimen, bearing};
 use servicechain_auth::verifier::Judged;
 use servicechain_auth::{Hop, Rejected, RequireTokenLayer, verify};
@@ -89,6 +90,17 @@ async fn no_attack_reaches_the_service() {
         *good.headers_mut() = bearing(&target.good_token());
         good.headers_mut().insert("x-good", "yes".parse().unwrap());
         assert_eq!(app.oneshot(good).await.unwrap().status(), 200);
+    }
+}
+
+/// The odd kids are only names nobody has: refused by an authority's word, 503 where there is none to ask.
+#[test]
+fn a_kid_is_never_more_than_a_name() {
+    let chain = Specimen::new();
+    let held = chain.sign(&chain.bundle());
+    for (name, token) in odd_kids(&target(&chain)) {
+        let refused = verify(&token, &held, &Hop::new("a"), chain.now()).expect_err(name);
+        assert_eq!(refused, Unavailable::UnknownKey.into(), "{name}");
     }
 }
 

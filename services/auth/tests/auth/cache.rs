@@ -131,7 +131,7 @@ fn a_withdrawn_key_ends_its_cached_tokens_with_its_grace() {
     let token = case.chain.token();
     case.judge(&token).unwrap();
     case.bundle.issuers[0].keys[0].state = KeyState::Withdrawn;
-    case.bundle.issuers[0].keys[0].until = Some(case.chain.now().plus(Duration::from_secs(60)));
+    case.bundle.issuers[0].keys[0].until = Some(case.chain.now().plus(Duration::from_mins(1)));
     case.publish();
     case.judge(&token).unwrap();
     case.chain.advance(Duration::from_secs(59));
@@ -180,12 +180,12 @@ fn every_change_of_policy_or_issuer_is_seen_by_cached_tokens() {
         ),
         (
             "policy lifetime",
-            |bundle| bundle.policy.max_token_lifetime = Duration::from_secs(60),
+            |bundle| bundle.policy.max_token_lifetime = Duration::from_mins(1),
             TokenFault::LivesTooLong.into(),
         ),
         (
             "issuer lifetime",
-            |bundle| bundle.issuers[0].max_token_lifetime = Some(Duration::from_secs(60)),
+            |bundle| bundle.issuers[0].max_token_lifetime = Some(Duration::from_mins(1)),
             TokenFault::LivesTooLong.into(),
         ),
         (
@@ -199,7 +199,7 @@ fn every_change_of_policy_or_issuer_is_seen_by_cached_tokens() {
                 bundle.policy.required_claims = vec![RequiredClaim {
                     name: "x".into(),
                     values: vec![],
-                }]
+                }];
             },
             TokenFault::RequiredClaim.into(),
         ),
@@ -248,7 +248,7 @@ fn a_smaller_skew_is_seen_by_cached_tokens() {
     case.bundle.policy.clock_skew = Duration::ZERO;
     case.publish();
     case.judge(&token).unwrap();
-    case.chain.advance(Duration::from_secs(900));
+    case.chain.advance(Duration::from_mins(15));
     assert_eq!(case.judge(&token).unwrap_err(), TokenFault::Expired.into());
 }
 

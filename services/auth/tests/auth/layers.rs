@@ -135,7 +135,7 @@ async fn the_callers_token_is_sent_on_byte_for_byte_and_nothing_else_ever() {
     with_caller
         .headers_mut()
         .append(AUTHORIZATION, "Basic forged".parse().unwrap());
-    let sent = client.clone().oneshot(with_caller).await.unwrap().into_body();
+    let sent = client.oneshot(with_caller).await.unwrap().into_body();
     let values: Vec<_> = sent.get_all(AUTHORIZATION).iter().collect();
     assert_eq!(values, [&format!("Bearer {token}")]);
 

@@ -1,4 +1,10 @@
 //! The auth crate from outside, as its users see it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on ends"
+)]
 
 mod attacks;
 mod authorization;

@@ -39,13 +39,13 @@ impl Case {
         }
     }
 
-    fn old(&self) -> Arc<HeldBundle> {
+    fn older(&self) -> Arc<HeldBundle> {
         let mut bundle = self.chain.bundle();
         bundle.issuers[0].kind = self.kind;
         self.chain.sign(&bundle)
     }
 
-    fn new(&self) -> Arc<HeldBundle> {
+    fn newer(&self) -> Arc<HeldBundle> {
         let mut bundle = self.chain.bundle();
         bundle.generation = Generation::new(2);
         bundle.issuers[0].kind = self.kind;
@@ -64,7 +64,7 @@ impl Case {
 
     async fn start(&self, config: VerifierConfig) -> Arc<Verifier> {
         let verifier = Verifier::start(config).await.unwrap();
-        verifier.hold(self.old());
+        verifier.hold(self.older());
         assert!(matches!(verifier.judge(&self.headers()), Judged::UnknownKey(_)));
         verifier
     }
@@ -106,7 +106,7 @@ fn issuer_pod(case: &Case, holds: Arc<HeldBundle>) -> Router {
 #[tokio::test]
 async fn a_key_that_the_issuer_has_by_now_is_taken_and_the_token_passes() {
     let case = Case::of(IssuerKind::Managed);
-    let verifier = case.start_with(issuer_pod(&case, case.new())).await;
+    let verifier = case.start_with(issuer_pod(&case, case.newer())).await;
     assert_eq!(
         authenticate(&verifier, &case.headers()).await,
         Ok(Generation::new(2))
@@ -120,7 +120,7 @@ async fn a_key_that_the_issuer_has_by_now_is_taken_and_the_token_passes() {
 #[tokio::test]
 async fn a_key_that_the_issuer_does_not_know_either_is_refused() {
     let case = Case::of(IssuerKind::Managed);
-    let verifier = case.start_with(issuer_pod(&case, case.old())).await;
+    let verifier = case.start_with(issuer_pod(&case, case.older())).await;
     assert_eq!(authenticate(&verifier, &case.headers()).await, refused());
     assert_eq!(verifier.counters().inquiries.get(), 1);
 }
@@ -128,7 +128,7 @@ async fn a_key_that_the_issuer_does_not_know_either_is_refused() {
 #[tokio::test]
 async fn an_issuer_pod_that_holds_an_older_bundle_knows_no_more_than_we_do() {
     let case = Case::of(IssuerKind::Managed);
-    let verifier = case.start_with(issuer_pod(&case, case.old())).await;
+    let verifier = case.start_with(issuer_pod(&case, case.older())).await;
     let mut bundle = case.chain.bundle();
     bundle.generation = Generation::new(7);
     verifier.hold(case.chain.sign(&bundle));
@@ -258,7 +258,7 @@ impl Gated {
 #[tokio::test]
 async fn three_hundred_who_ask_at_once_ask_once_and_only_256_wait() {
     let case = Case::of(IssuerKind::Managed);
-    let gated = Gated::new(case.old());
+    let gated = Gated::new(case.older());
     let verifier = case.start_with(gated.router()).await;
     let headers = case.headers();
     gated.allowed.add_permits(100);
@@ -276,7 +276,7 @@ async fn three_hundred_who_ask_at_once_ask_once_and_only_256_wait() {
 #[tokio::test]
 async fn a_word_that_was_asked_for_before_a_token_came_does_not_count_for_it() {
     let case = Arc::new(Case::of(IssuerKind::Managed));
-    let gated = Gated::new(case.old());
+    let gated = Gated::new(case.older());
     let verifier = case.start_with(gated.router()).await;
     let ask = || {
         let (verifier, headers) = (Arc::clone(&verifier), case.headers());
@@ -289,7 +289,7 @@ async fn a_word_that_was_asked_for_before_a_token_came_does_not_count_for_it() {
     tokio::task::yield_now().await;
     gated.allowed.add_permits(1);
     assert_eq!(first.await.unwrap(), refused());
-    *gated.holds.lock().unwrap() = case.new();
+    *gated.holds.lock().unwrap() = case.newer();
     gated.allowed.add_permits(1);
     assert_eq!(second.await.unwrap(), Ok(Generation::new(2)));
     let asked = gated.asked.lock().unwrap().clone();
@@ -305,10 +305,12 @@ async fn a_bundle_that_is_pushed_meanwhile_ends_the_waiting() {
     let case = Case::of(IssuerKind::Managed);
     let (_, authority) = silent();
     let verifier = case.start_with(authority).await;
-    let (headers, newer) = (case.headers(), case.new());
+    let (headers, newer) = (case.headers(), case.newer());
     let (verdict, ()) = tokio::join!(authenticate(&verifier, &headers), async { verifier.hold(newer) });
     assert_eq!(verdict, Ok(Generation::new(2)));
 }
+
+type Push = (Arc<Verifier>, Arc<HeldBundle>);
 
 /// What an operator answers to a knock for an unknown kid.
 #[derive(Clone)]
@@ -317,20 +319,28 @@ struct Operator {
     fetched: Option<Fetched>,
     newest: u64,
     /// Whom it pushes to before it answers.
-    pushes: Arc<Mutex<Option<(Arc<Verifier>, Arc<HeldBundle>)>>>,
+    pushes: Arc<Mutex<Option<Push>>>,
     leader: Option<String>,
 }
 
 impl Operator {
     fn router(self) -> Router {
         Router::new()
-            .route("/v1/knock", post(Self::answer))
+            .route(
+                "/v1/knock",
+                post(
+                    async |State(operator): State<Self>, headers: HeaderMap, body: Bytes| {
+                        operator.answer(&headers, &body)
+                    },
+                ),
+            )
             .with_state(self)
     }
 
-    async fn answer(State(operator): State<Self>, headers: HeaderMap, body: Bytes) -> Response {
+    fn answer(self, headers: &HeaderMap, body: &[u8]) -> Response {
+        let operator = self;
         let mac = headers["mac"].to_str().unwrap().parse().unwrap();
-        let knock = Knock::open(&body, &mac, &operator.key).unwrap();
+        let knock = Knock::open(body, &mac, &operator.key).unwrap();
         let answer = match knock.reason {
             KnockReason::Started => KnockAnswer {
                 generation: Some(Generation::new(1)),
@@ -394,7 +404,7 @@ async fn a_key_that_the_operator_fetched_arrives_by_push() {
     let operator = operator(&case, Fetched::New, 2);
     let pushes = Arc::clone(&operator.pushes);
     let verifier = knocking(&case, operator.router()).await;
-    *pushes.lock().unwrap() = Some((Arc::clone(&verifier), case.new()));
+    *pushes.lock().unwrap() = Some((Arc::clone(&verifier), case.newer()));
     assert_eq!(
         authenticate(&verifier, &case.headers()).await,
         Ok(Generation::new(2))
@@ -442,9 +452,9 @@ async fn without_an_operator_the_file_is_the_authority_and_read_at_once() {
         unanswered(),
         "there is no file"
     );
-    std::fs::write(&file, &case.old().bytes()[..]).unwrap();
+    std::fs::write(&file, &case.older().bytes()[..]).unwrap();
     assert_eq!(authenticate(&verifier, &case.headers()).await, refused());
-    std::fs::write(&file, &case.new().bytes()[..]).unwrap();
+    std::fs::write(&file, &case.newer().bytes()[..]).unwrap();
     assert_eq!(
         authenticate(&verifier, &case.headers()).await,
         Ok(Generation::new(2))

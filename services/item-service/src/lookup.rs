@@ -30,7 +30,7 @@ pub struct LookAside {
 struct Inner {
     store: ItemStore,
     identity: StoreIdentity,
-    cache: ItemCache,
+    cache: Arc<ItemCache>,
     lifetimes: Lifetimes,
     flights: Flights,
     /// Reads and writes that outlive the request that began them.
@@ -71,7 +71,7 @@ impl LookAside {
     #[must_use]
     pub fn new(
         (store, identity): (ItemStore, StoreIdentity),
-        cache: ItemCache,
+        cache: Arc<ItemCache>,
         lifetimes: Lifetimes,
         clock: Clock,
         metrics: ItemMetrics,

@@ -96,7 +96,7 @@ pub async fn run_with(
     let lifetimes = Lifetimes::new(config.cache_ttl);
     let look_aside = LookAside::new(
         store,
-        cache,
+        Arc::new(cache),
         lifetimes,
         clock.clone(),
         item_metrics.clone(),

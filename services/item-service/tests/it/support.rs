@@ -3,10 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use servicechain_item_service::cache::{CacheUrl, ItemCache};
+use servicechain_item_service::cache::{CacheUrl, ItemCache, Lifetimes};
 use servicechain_item_service::item::{Item, ItemId, ItemKey, Owner, Version};
+use servicechain_item_service::lookup::LookAside;
+use servicechain_item_service::metrics::ItemMetrics;
 use servicechain_item_service::pause::{Moment, PausePoints};
 use servicechain_item_service::store::{DatabaseUrl, ItemStore, StoreIdentity};
+use servicechain_runtime::clock::Clock;
+use servicechain_runtime::trace_context::TraceContext;
 use tokio::sync::{Notify, mpsc};
 
 /// Longer than anything here takes, shorter than anybody's patience.
@@ -39,6 +43,28 @@ pub(crate) async fn cache(url: &str) -> ItemCache {
         assert!(redis.connect().await, "no Redis");
     }
     cache
+}
+
+/// One replica: its own pause points and flights, over a store and a cache that others may share.
+pub(crate) fn replica(
+    store: &(ItemStore, StoreIdentity),
+    cache: &Arc<ItemCache>,
+    life: Duration,
+    pauses: PausePoints,
+) -> LookAside {
+    let (lifetimes, metrics) = (Lifetimes::new(life), ItemMetrics::default());
+    LookAside::new(
+        store.clone(),
+        Arc::clone(cache),
+        lifetimes,
+        Clock::system(),
+        metrics,
+        pauses,
+    )
+}
+
+pub(crate) fn no_trace() -> TraceContext {
+    TraceContext::start(false)
 }
 
 /// Holds the first who reaches a moment until it is let go.

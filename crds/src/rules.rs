@@ -71,6 +71,11 @@ pub const ISSUER_URLS_UNIQUE: &str = "[self.issuers\
 pub const ISSUER_URLS_UNIQUE_SAYS: &str =
     "no two issuers may have the same url, since a token names its issuer by it";
 
+pub const NAMES_DIFFER: &str =
+    "self.issuers.all(i, i.name != 'gateway' && !self.services.exists(s, s.name == i.name))";
+pub const NAMES_DIFFER_SAYS: &str =
+    "no issuer may have the name of a service, or gateway, since each workload of a chain has its own name";
+
 pub const NEXT_EXISTS: &str = "self.services.all(s, !has(s.next) || \
      s.next.all(n, n != s.name && self.services.exists(t, t.name == n)))";
 pub const NEXT_EXISTS_SAYS: &str = "next must name another service of spec.services";

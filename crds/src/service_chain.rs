@@ -46,6 +46,7 @@ use status::ServiceChainStatus;
 #[schemars(extend("x-kubernetes-validations" = rules::rules(&[
     (rules::ROUTE_TARGETS_EXIST, rules::ROUTE_TARGETS_EXIST_SAYS),
     (rules::ISSUER_URLS_UNIQUE, rules::ISSUER_URLS_UNIQUE_SAYS),
+    (rules::NAMES_DIFFER, rules::NAMES_DIFFER_SAYS),
     (rules::NEXT_EXISTS, rules::NEXT_EXISTS_SAYS),
     (rules::ISSUER_NAMES_EXIST, rules::ISSUER_NAMES_EXIST_SAYS),
 ])))]

@@ -198,6 +198,17 @@ fn names_and_urls_are_unique() {
 }
 
 #[test]
+fn every_workload_has_its_own_name() {
+    assert_told(
+        &[("/spec/issuers/0/name", json!("b"))],
+        &[
+            "spec.issuers[0].name: \"b\" is taken: no issuer may have the name of a service, or gateway, since each \
+             workload of a chain has its own name",
+        ],
+    );
+}
+
+#[test]
 fn next_leads_to_another_service_and_never_back() {
     assert_told(
         &[("/spec/services/0/next", json!(["d"]))],

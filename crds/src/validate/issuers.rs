@@ -26,6 +26,12 @@ impl Judge<'_> {
                     format!("{}; try `managed: {{}}`", rules::ONE_ISSUER_KIND_SAYS),
                 );
             }
+            if spec.name == "gateway" || self.service_names().contains(&spec.name.as_str()) {
+                self.mistakes.add(
+                    format!("{path}.name"),
+                    format!("{:?} is taken: {}", spec.name, rules::NAMES_DIFFER_SAYS),
+                );
+            }
             let url = self.url_of(spec);
             if !urls.insert(url.clone()) {
                 self.mistakes

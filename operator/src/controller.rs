@@ -1,0 +1,3 @@
+//! The objects of a chain: what they must be, as pure functions of the validated chain.
+
+pub mod build;

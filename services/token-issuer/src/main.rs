@@ -1,7 +1,7 @@
-//! Flags, environment and the configuration file of the issuer; everything else is the library's.
+//! The issuer's process: flags, the configuration file, ports, then the library. It decides nothing by itself.
 
+use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -12,14 +12,17 @@ use servicechain_runtime::listeners::ServerArgs;
 use servicechain_runtime::telemetry::{self, TelemetryArgs};
 use servicechain_token_issuer::{Config, run};
 
-/// Issues access tokens for the clients of a `ServiceChain`.
-#[derive(Parser)]
-#[command(version)]
+/// Issues the access tokens of a service chain, to clients that are known to it by a secret
+///
+/// It makes its signing keys itself and signs only with one that the newest key bundle calls Active. Bundles come from
+/// the operator (or a file), on the keys port. Every setting below can also be an environment variable.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = EXAMPLE, max_term_width = 100)]
 struct Args {
-    /// The issuer's YAML file
-    #[arg(long, env = "CONFIG_FILE")]
+    /// The issuer's configuration
+    #[arg(long, env = "ISSUER_CONFIG", default_value = "/etc/servicechain/issuer.yaml")]
     config: PathBuf,
-    /// Memory-backed directory where private keys outlive a restart of the container; absent = in memory only
+    /// Memory-backed directory where private keys outlive a restart of the container; absent: in memory only
     #[arg(long, env = "KEYS_DIR")]
     keys_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -30,31 +33,51 @@ struct Args {
     telemetry: TelemetryArgs,
 }
 
-fn main() -> ExitCode {
-    crypto_provider::install();
-    match start(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
+const EXAMPLE: &str = r#"A configuration:
+
+  issuer:
+    name: platform                       # what the chain calls it
+    url: http://shop-issuer-platform.shop.svc  # the `iss` of its tokens, without a path
+    algorithm: ES256                     # ES256 | RS256 | EdDSA
+    tokenLifetime: 15m                   # 1m to 24h
+    audiences: [shop]
+  clients:
+  - id: demo
+    secretSha256: 0000000000000000000000000000000000000000000000000000000000000000
+    grants: [ClientCredentials]
+    scopes: ["items:read"]               # what it may ask for, and gets when it asks for nothing
+    audiences: [shop]                    # absent: all of the issuer's
+
+A token:
+  curl -u demo:SECRET -d grant_type=client_credentials -d scope=items:read URL/oauth2/token
+
+Ports: requests (--port: /oauth2/token /jwks.json /.well-known/*), health and metrics (--admin-port: /livez /readyz
+/metrics), key bundles (--keys-port).
+SIGTERM drains: not ready, still accepting for --drain-delay, then what is in flight ends."#;
 
 #[tokio::main]
-async fn start(args: Args) -> anyhow::Result<()> {
-    let _telemetry = telemetry::init(&args.telemetry, "token-issuer")?;
-    let path = &args.config;
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let config = Config::from_yaml(&text).with_context(|| format!("{} is not usable", path.display()))?;
-    let config = Config {
-        keys_directory: args.keys_dir,
-        ..config
-    };
+async fn main() -> anyhow::Result<()> {
+    crypto_provider::install();
+    let args = Args::parse();
+    let config = read_config(&args)?;
+    let _telemetry = telemetry::init(&args.telemetry, &config.issuer.name)?;
+    let listeners = args.server.listen()?;
+    let lifecycle = args.server.lifecycle();
+    lifecycle
+        .drain_on_signals()
+        .context("signals cannot be received")?;
     let hop = Hop::new(config.issuer.name.clone());
     let verifier = args.verifier.into_config(hop, Clock::system().as_fn())?;
-    let lifecycle = args.server.lifecycle();
-    let listeners = args.server.listen()?;
-    lifecycle.drain_on_signals()?;
     run(config, verifier, listeners, lifecycle).await
+}
+
+fn read_config(args: &Args) -> anyhow::Result<Config> {
+    let path = args.config.display();
+    let text = fs::read_to_string(&args.config)
+        .with_context(|| format!("{path} cannot be read; name the configuration with --config"))?;
+    let config = Config::from_yaml(&text).with_context(|| format!("{path} is not valid"))?;
+    Ok(Config {
+        keys_directory: args.keys_dir.clone(),
+        ..config
+    })
 }

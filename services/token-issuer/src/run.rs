@@ -32,7 +32,9 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let bundle_gate = lifecycle.gate("key bundle");
     let signing_gate = lifecycle.gate("signing key");
-    let verifier = Verifier::start(verifier).await?;
+    let verifier = Verifier::start(verifier)
+        .await
+        .context("the verifier cannot start")?;
     let keys = {
         let (issuer, verifier) = (config.issuer.clone(), Arc::clone(&verifier));
         let directory = config.keys_directory.clone();

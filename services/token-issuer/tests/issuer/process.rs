@@ -125,3 +125,33 @@ async fn process_is_ready_once_its_key_is_active_then_issues_and_drains() {
     timeout(PATIENCE, process).await.unwrap().unwrap().unwrap();
     assert!(TcpStream::connect(main).await.is_err());
 }
+
+#[test]
+fn wrong_configuration_ends_the_process_with_every_mistake() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let yaml =
+        "{issuer: {name: P, url: x, algorithm: ES256, tokenLifetime: 15m, audiences: [shop]}, clients: []}";
+    std::fs::write(file.path(), yaml).unwrap();
+    let anchor = TRUST_KEY.anchor().to_string();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_servicechain-token-issuer"))
+        .args([
+            "--chain-uid",
+            "chain",
+            "--pod-uid",
+            "pod-1",
+            "--workload",
+            "platform",
+            "--trust-anchor",
+            &anchor,
+        ])
+        .arg("--config")
+        .arg(file.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("has 2 mistakes") && said.contains("issuer.name") && said.contains("issuer.url"),
+        "{said}"
+    );
+}

@@ -46,6 +46,8 @@ pub(crate) struct Verdict {
     /// The key that verified the signature, by what it is and not by its name.
     pub(crate) thumbprint: Thumbprint,
     pub(crate) window: Window,
+    /// What the token and its claims take in memory, in bytes, about.
+    pub(crate) memory: u64,
     /// The newest generation under which this is known to hold.
     judged_under: AtomicU64,
 }
@@ -147,8 +149,8 @@ impl Caller {
     }
 }
 
-/// For logs: `client:demo` where the subject is the client itself, else `user:<sub>`. Control characters are
-/// escaped and long names cut, since a subject is the issuer's text.
+/// For logs: `client:demo` where the subject is the client itself, else `user:<sub>`. What does not print is
+/// escaped and long names are cut, since a subject is the issuer's text.
 impl fmt::Display for Caller {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.client_id() == Some(self.subject()) {
@@ -159,10 +161,9 @@ impl fmt::Display for Caller {
         formatter.write_str(kind)?;
         let mut characters = self.subject().chars();
         for character in characters.by_ref().take(DISPLAYED_CHARACTERS) {
-            if character.is_control() {
-                write!(formatter, "{}", character.escape_default())?;
-            } else {
-                write!(formatter, "{character}")?;
+            match character {
+                '"' | '\'' => write!(formatter, "{character}")?,
+                _ => write!(formatter, "{}", character.escape_debug())?,
             }
         }
         if characters.next().is_some() {
@@ -198,6 +199,7 @@ impl Verdict {
         generation: Generation,
     ) -> Self {
         let judged_under = AtomicU64::new(generation.number());
+        let memory = token.as_bytes().len() as u64 + statement.claims.memory();
         Self {
             token,
             statement,
@@ -205,6 +207,7 @@ impl Verdict {
             scopes,
             thumbprint,
             window,
+            memory,
             judged_under,
         }
     }

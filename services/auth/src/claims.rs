@@ -73,6 +73,11 @@ impl Claims {
         }
     }
 
+    /// What the claims take in memory, in bytes: an estimate that errs upwards.
+    pub(crate) fn memory(&self) -> u64 {
+        self.all.iter().map(memory_of_member).sum()
+    }
+
     /// Whether the claim at `path` is there and, if values are given, is one of them or an array that holds one.
     pub(crate) fn has(&self, path: &str, values: &[String]) -> bool {
         let is_one_of = |value: &Value| match value {
@@ -93,6 +98,21 @@ impl fmt::Debug for Claims {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Claims({} members)", self.all.len())
     }
+}
+
+/// A tree node is at least half full, and so is an array that grew: what is in them counts twice.
+fn memory_of_member((name, value): (&String, &Value)) -> u64 {
+    2 * size_of::<String>() as u64 + name.len() as u64 + memory_of(value)
+}
+
+fn memory_of(value: &Value) -> u64 {
+    let inside = match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(items) => items.iter().map(memory_of).sum(),
+        Value::Object(members) => members.iter().map(memory_of_member).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    2 * size_of::<Value>() as u64 + inside
 }
 
 fn required<T>(claim: Option<T>, name: &'static str) -> Result<T, TokenFault> {

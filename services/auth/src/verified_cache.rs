@@ -9,9 +9,8 @@ use quick_cache::sync::Cache;
 use crate::bearer::BearerToken;
 use crate::caller::Verdict;
 
-/// The parsed claims of a token take a multiple of its size; measured on tokens of 0.5 to 8 KiB, rounded up.
-const MEMORY_PER_TOKEN_BYTE: u64 = 6;
-/// What an entry takes besides its token: map slots, reference counts, names.
+/// What an entry takes besides its token and its claims: the registered claims as fields of their own, map slots,
+/// reference counts.
 const MEMORY_PER_ENTRY: u64 = 1024;
 
 /// How much the cache may hold.
@@ -19,12 +18,12 @@ const MEMORY_PER_ENTRY: u64 = 1024;
 pub struct CacheLimits {
     /// At most so many tokens; 0 keeps none.
     pub tokens: u32,
-    /// At most so many bytes of memory, estimated from the tokens' sizes.
+    /// At most so many bytes of memory, estimated from the tokens and their claims.
     pub bytes: u64,
 }
 
 impl Default for CacheLimits {
-    /// A third of the memory a pod gets by default (128 MiB), enough for some 5,000 tokens of 1 KiB.
+    /// A third of the memory a pod gets by default (128 MiB).
     fn default() -> Self {
         Self {
             tokens: 10_000,
@@ -80,11 +79,7 @@ struct Memory {
 }
 
 impl Weighter<BearerToken, Arc<Verdict>> for Memory {
-    fn weight(&self, token: &BearerToken, _verdict: &Arc<Verdict>) -> u64 {
-        let bytes = u64::try_from(token.as_bytes().len()).unwrap_or(u64::MAX);
-        bytes
-            .saturating_mul(MEMORY_PER_TOKEN_BYTE)
-            .saturating_add(MEMORY_PER_ENTRY)
-            .max(self.share)
+    fn weight(&self, _token: &BearerToken, verdict: &Arc<Verdict>) -> u64 {
+        verdict.memory.saturating_add(MEMORY_PER_ENTRY).max(self.share)
     }
 }

@@ -25,7 +25,7 @@ use crate::bearer;
 use crate::caller::Caller;
 use crate::rejected::{Rejected, TokenFault, Unavailable};
 use crate::verified_cache::VerifiedCache;
-use crate::verify::{issuer_of, reach_verdict, still_holds};
+use crate::verify::{issuer_of, largest_token, reach_verdict, still_holds};
 
 pub use config::{ArgsError, Clock, UnconfirmedStart, VerifierArgs, VerifierConfig};
 pub use counters::Counters;
@@ -218,6 +218,9 @@ impl Verifier {
     }
 
     fn judge_under(&self, token: &[u8], bundle: &HeldBundle) -> Judged {
+        if token.len() > largest_token(bundle) {
+            return self.reject(TokenFault::TooLarge);
+        }
         let now = self.now();
         let generation = bundle.generation();
         if let Some(verdict) = self.cache.get(token) {

@@ -55,8 +55,14 @@ pub fn verify(token: &str, bundle: &HeldBundle, hop: &Hop, now: NumericDate) -> 
 pub fn verify_jws(token: &str, keys: &KeySet) -> Result<Vec<u8>, Rejected> {
     let jws = parse(token.as_bytes(), LARGEST_TOKEN)?;
     let key = find_key(keys, jws.header.kid.as_deref(), jws.header.algorithm)?;
-    check_signature(&jws, key)?;
+    key.verify(jws.signing_input, &jws.signature)
+        .map_err(|_| TokenFault::Signature)?;
     Ok(jws.payload)
+}
+
+/// `maxTokenBytes`.
+pub(crate) fn largest_token(bundle: &HeldBundle) -> usize {
+    usize::try_from(bundle.bundle().policy.max_token_bytes).unwrap_or(LARGEST_TOKEN)
 }
 
 /// The issuer whose key a token names, for whoever wants to ask that issuer's authority about it.
@@ -71,16 +77,23 @@ pub(crate) fn reach_verdict(
     hop: &Hop,
     now: NumericDate,
 ) -> Result<Verdict, Rejected> {
-    let largest = usize::try_from(bundle.bundle().policy.max_token_bytes).unwrap_or(LARGEST_TOKEN);
-    let jws = parse(token, largest)?;
+    let CompactJws {
+        header,
+        signing_input,
+        payload,
+        signature,
+    } = parse(token, largest_token(bundle))?;
     let statement = Statement {
-        algorithm: jws.header.algorithm,
-        key_id: jws.header.kid.clone(),
-        token_type: jws.header.typ.clone(),
-        claims: Claims::parse(&jws.payload)?,
+        algorithm: header.algorithm,
+        key_id: header.kid,
+        token_type: header.typ,
+        claims: Claims::parse(&payload)?,
     };
     let judgement = judge(&statement, bundle, hop, now)?;
-    check_signature(&jws, judgement.key)?;
+    judgement
+        .key
+        .verify(signing_input, &signature)
+        .map_err(|_| TokenFault::Signature)?;
     let token = BearerToken::from_bytes(token)?;
     let Judgement { issuer, key, window } = judgement;
     let scopes = statement.claims.scopes(&issuer.scopes_claim);
@@ -97,18 +110,16 @@ pub(crate) fn reach_verdict(
 }
 
 /// Whether verifying the token again, under this bundle and at this moment, would give the very same verdict. The
-/// signature is not checked again: the same bytes, the same key. Where this says no, verify afresh.
+/// signature is not checked again: the same bytes, the same key. Where this says no, verify afresh. The token's size is
+/// the caller's to check.
 pub(crate) fn still_holds(verdict: &Verdict, bundle: &HeldBundle, hop: &Hop, now: NumericDate) -> bool {
     let statement = &verdict.statement;
-    let is_small_enough = u64::try_from(verdict.token.as_bytes().len())
-        .is_ok_and(|bytes| bytes <= u64::from(bundle.bundle().policy.max_token_bytes));
-    is_small_enough
-        && judge(statement, bundle, hop, now).is_ok_and(|judgement| {
-            judgement.key.thumbprint() == verdict.thumbprint
-                && judgement.window == verdict.window
-                && judgement.issuer.name == verdict.issuer_name
-                && statement.claims.scopes(&judgement.issuer.scopes_claim) == verdict.scopes
-        })
+    judge(statement, bundle, hop, now).is_ok_and(|judgement| {
+        judgement.key.thumbprint() == verdict.thumbprint
+            && judgement.window == verdict.window
+            && judgement.issuer.name == verdict.issuer_name
+            && statement.claims.scopes(&judgement.issuer.scopes_claim) == verdict.scopes
+    })
 }
 
 /// What remains to be done for a statement that breaks no rule: check its signature with this key.
@@ -154,7 +165,10 @@ fn judge<'b>(
     {
         return Err(TokenFault::RequiredClaim.into());
     }
-    check_revocations(claims, issuer)?;
+    let has_revocations = !bundle.bundle().revocations.is_empty();
+    if has_revocations && is_revoked(claims, issuer) {
+        return Err(TokenFault::Revoked.into());
+    }
 
     let key = find_key(&issuer.keys, statement.key_id.as_deref(), statement.algorithm)?;
     if !key.is_accepted_at(now) {
@@ -166,7 +180,7 @@ fn judge<'b>(
     {
         return Err(TokenFault::LivesTooLong.into());
     }
-    if is_revoked(key, issuer) {
+    if has_revocations && is_key_revoked(key, issuer) {
         return Err(TokenFault::Revoked.into());
     }
     Ok(Judgement {
@@ -246,7 +260,7 @@ fn window(claims: &Claims, bundle: &HeldBundle, hop: &Hop, key: &VerificationKey
     }
 }
 
-fn check_revocations(claims: &Claims, issuer: &TrustedIssuer) -> Result<(), TokenFault> {
+fn is_revoked(claims: &Claims, issuer: &TrustedIssuer) -> bool {
     let handles = [
         (RevocationKind::Issuer, Some("")),
         (RevocationKind::Sub, Some(claims.subject.as_str())),
@@ -254,19 +268,14 @@ fn check_revocations(claims: &Claims, issuer: &TrustedIssuer) -> Result<(), Toke
         (RevocationKind::Jti, claims.token_id.as_deref()),
         (RevocationKind::ClientId, claims.client_id.as_deref()),
     ];
-    let is_revoked = handles
+    handles
         .into_iter()
-        .any(|(kind, value)| value.is_some_and(|value| issuer.revokes(kind, value, Some(claims.issued_at))));
-    if is_revoked {
-        Err(TokenFault::Revoked)
-    } else {
-        Ok(())
-    }
+        .any(|(kind, value)| value.is_some_and(|value| issuer.revokes(kind, value, Some(claims.issued_at))))
 }
 
 /// A key is revoked by its name and by its thumbprint, so that it cannot come back under another name; and whatever
 /// `iat` says, since a thief of the key writes there what he likes.
-fn is_revoked(key: &VerificationKey, issuer: &TrustedIssuer) -> bool {
+fn is_key_revoked(key: &VerificationKey, issuer: &TrustedIssuer) -> bool {
     let revokes = |value: &str| issuer.revokes(RevocationKind::Key, value, None);
     key.kid().is_some_and(revokes) || revokes(&key.thumbprint().to_string())
 }
@@ -294,9 +303,4 @@ fn parse(token: &[u8], largest: usize) -> Result<CompactJws<'_>, Rejected> {
     }
     let token = std::str::from_utf8(token).map_err(|_| TokenFault::NotB64Token)?;
     CompactJws::parse(token, largest).map_err(|malformed| TokenFault::Jws(malformed).into())
-}
-
-fn check_signature(jws: &CompactJws<'_>, key: &VerificationKey) -> Result<(), TokenFault> {
-    key.verify(jws.signing_input, &jws.signature)
-        .map_err(|_| TokenFault::Signature)
 }

@@ -122,7 +122,7 @@ pub struct VerifierArgs {
     #[arg(long, env = "STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Where to knock; without it the bundle file is the authority on keys.
-    #[arg(long, env = "OPERATOR_URL")]
+    #[arg(long, env = "OPERATOR_URL", value_parser = http_url)]
     pub operator_url: Option<Uri>,
     /// Keys port of a managed issuer, as NAME=URL; may be repeated.
     #[arg(long = "issuer-keys-url", env = "ISSUER_KEYS_URLS", value_delimiter = ',', value_parser = named_url)]
@@ -187,14 +187,16 @@ fn read_ack_key(path: PathBuf) -> Result<AckKey, ArgsError> {
 }
 
 fn named_url(text: &str) -> Result<(String, Uri), String> {
-    let (name, url) = text.split_once('=').ok_or("expected NAME=URL")?;
-    let url: Uri = url
-        .parse()
-        .map_err(|_| "expected NAME=URL with an http URL".to_owned())?;
-    if name.is_empty() || url.scheme_str() != Some("http") || url.authority().is_none() {
-        return Err("expected NAME=URL with an http URL".to_owned());
+    match text.split_once('=') {
+        Some((name, url)) if !name.is_empty() => Ok((name.to_owned(), http_url(url)?)),
+        _ => Err("expected NAME=URL".to_owned()),
     }
-    Ok((name.to_owned(), url))
+}
+
+fn http_url(text: &str) -> Result<Uri, String> {
+    let url = text.parse::<Uri>().ok();
+    url.filter(|url| url.scheme_str() == Some("http") && url.authority().is_some())
+        .ok_or_else(|| "expected a URL that begins with http://".to_owned())
 }
 
 /// A Gateway API duration (GEP-2257), such as `3s` or `1h30m`.
@@ -274,6 +276,8 @@ mod tests {
         for wrong in [
             "--issuer-keys-url=platform",
             "--issuer-keys-url=a=ftp://x",
+            "--operator-url=https://operator",
+            "--operator-url=operator:9443",
             "--startup-wait=-3s",
             "--startup-wait=3",
         ] {

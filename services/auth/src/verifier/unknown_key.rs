@@ -106,9 +106,9 @@ impl Verifier {
         question: Question,
         deadline: Option<Instant>,
     ) -> Authentication {
-        let unanswered = || match self.reject(Unavailable::UnknownKey) {
-            Judged::Rejected(rejected) => Authentication::Rejected(rejected),
-            _ => Authentication::Absent,
+        let unanswered = || {
+            self.counters.unavailable.increment();
+            Authentication::Rejected(Unavailable::UnknownKey.into())
         };
         let longest = question.arrived + LONGEST_WAIT;
         let until = deadline.map_or(longest, |deadline| deadline.min(longest));

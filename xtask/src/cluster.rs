@@ -92,9 +92,11 @@ pub(crate) fn load(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Res
         let there = child::answer(parts.engine.docker().args(["exec", &node]).args(list))
             .with_context(|| format!("cannot list the images of {node}"))?;
         let has = |image: &str| {
-            there
-                .lines()
-                .any(|line| line.trim_start_matches("docker.io/") == image)
+            there.lines().any(|line| {
+                line.trim_start_matches("docker.io/")
+                    .trim_start_matches("library/")
+                    == image
+            })
         };
         for image in parts.images.values().filter(|image| !has(image)) {
             missing

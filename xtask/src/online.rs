@@ -1,8 +1,9 @@
 //! The path of a machine with Docker and a network: kind's published node image, and our programs compiled in a published
-//! image with Rust in it. Databases come from their official images, which the cluster pulls by itself.
+//! image with Rust in it. Databases come from their official images.
 
 use anyhow::bail;
 
+use crate::child;
 use crate::cluster::Parts;
 use crate::engine::Engine;
 use crate::host;
@@ -24,7 +25,25 @@ pub(crate) fn make(workshop: &mut Workshop, programs: &[&'static str]) -> anyhow
     ]);
     step.values.push(("BUILDER", versions.rust.builder_image));
     let folder = workshop.make(&step, Some(&engine))?.folder;
-    let images = program_image::make(workshop, &engine, &folder, programs)?;
+    let mut images = program_image::make(workshop, &engine, &folder, programs)?;
+    for (database, major) in [
+        ("postgres", versions.postgres.major),
+        ("redis", versions.redis.major),
+    ] {
+        let image = format!("{database}:{major}");
+        workshop.act(&format!("{database}-image"), |cache| {
+            let missing = engine.image_id(&image).is_none();
+            if missing {
+                child::run(
+                    engine.docker().args(["pull", &image]),
+                    database,
+                    &cache.log(database),
+                )?;
+            }
+            Ok(((), missing))
+        })?;
+        images.insert(database.to_owned(), image);
+    }
     Ok(Parts {
         kind: "kind".into(),
         kubectl: "kubectl".into(),

@@ -3,9 +3,10 @@
 //!
 //! A leader's round, in this order, and nothing else makes a bundle (key protocol, lines 11, 12 and 21):
 //! 1. read the `ConfigMap` ([`Memory::read`]), then, consistently, what the chain asks for ([`Desired`]);
-//! 2. LIST the pods, ask every one of them (PUT what it lacks, else GET), and READ what it claims beyond that;
-//! 3. LIST the pods again; choose the base ([`newest`]); [`Memory::note`]; [`decide`];
-//! 4. sign, REPLACE, [`Memory::wrote`], and only then push. A conflict discards all of it.
+//! 2. LIST the pods, consistently, ask every one of them (PUT what it lacks, else GET), READ what it claims beyond that;
+//! 3. choose the base ([`newest`]); [`Memory::note`]; [`decide`];
+//! 4. where the base is not in the `ConfigMap`, REPLACE it with the base's own bytes; else sign what was decided, REPLACE;
+//!    [`Memory::wrote`]; and only then push. A conflict discards all of it.
 
 mod event;
 mod managed_keys;
@@ -147,7 +148,8 @@ pub struct Round<'a> {
     /// Who was asked.
     pub asked: &'a [PodId],
     pub answers: &'a [Heard],
-    /// A consistent LIST begun after the last answer.
+    /// A consistent LIST begun after the `ConfigMap` was read: whoever is not in it starts with what was read, or is told
+    /// by the answer to its knock that there is more.
     pub pods: &'a [ListedPod],
 }
 
@@ -181,6 +183,8 @@ impl Round<'_> {
 pub struct Base<'a> {
     pub bundle: &'a Bundle,
     pub digest: Digest,
+    /// The `ConfigMap` holds it. Where it does not, these very bytes are written there before anything is decided.
+    pub in_config_map: bool,
     /// Another authentic bundle of the same generation exists; only a higher generation ends that.
     pub forked: bool,
 }
@@ -199,6 +203,7 @@ impl<'a> From<&'a HeldBundle> for Base<'a> {
         Self {
             bundle: bundle.bundle(),
             digest: bundle.digest(),
+            in_config_map: false,
             forked: false,
         }
     }
@@ -210,6 +215,10 @@ pub fn newest<'a>(
     config_map: Option<Base<'a>>,
     at_pods: impl IntoIterator<Item = Base<'a>>,
 ) -> Option<Base<'a>> {
+    let config_map = config_map.map(|base| Base {
+        in_config_map: true,
+        ..base
+    });
     at_pods
         .into_iter()
         .fold(config_map, |newest, candidate| match newest {
@@ -230,8 +239,9 @@ pub struct Decision {
     pub events: Vec<Event>,
 }
 
-/// Decides about the next bundle. Nothing is decided before every counted pod was heard since the `ConfigMap` was found
-/// to be other than this leader left it: one of them may hold a newer bundle (line 11).
+/// Decides about the next bundle, which is always made from what the `ConfigMap` holds. Nothing is decided before every
+/// counted pod was heard since the `ConfigMap` was found to be other than this leader left it: one of them may hold a
+/// newer bundle (line 11).
 #[must_use]
 pub fn decide(base: Option<Base<'_>>, desired: &Desired, memory: &Memory, round: &Round<'_>) -> Decision {
     if !memory.is_settled() {

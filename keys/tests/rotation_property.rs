@@ -33,7 +33,9 @@ const STEPS: usize = 150;
 
 /// From the environment, else fresh: every run looks elsewhere.
 fn given_seed() -> Option<u64> {
-    let text = std::env::var_os("ROTATION_SEED")?.into_string().expect("a number");
+    let text = std::env::var_os("ROTATION_SEED")?
+        .into_string()
+        .expect("a number");
     Some(text.parse().expect("ROTATION_SEED is a decimal number"))
 }
 
@@ -56,7 +58,9 @@ fn search(base: u64, cases: usize, flaw: Flaw, real: bool) -> Option<(u64, Viola
     let mut seeds = Random::new(base);
     (0..cases).find_map(|_| {
         let seed = seeds.next();
-        run(seed, flaw, real, false).violation.map(|violation| (seed, violation))
+        run(seed, flaw, real, false)
+            .violation
+            .map(|violation| (seed, violation))
     })
 }
 
@@ -73,7 +77,10 @@ fn expect_no_violation(cases: usize, real: bool) {
     println!("{cases} cases from seed {base}");
     if let Some((seed, Violation { invariant, what })) = search(base, cases, Flaw::None, real) {
         let happened = run(seed, Flaw::None, real, true).happened.unwrap_or_default();
-        panic!("{}\n{invariant}: {what}\nROTATION_SEED={seed} runs this case again", happened.join("\n"));
+        panic!(
+            "{}\n{invariant}: {what}\nROTATION_SEED={seed} runs this case again",
+            happened.join("\n")
+        );
     }
 }
 
@@ -85,4 +92,37 @@ fn no_interleaving_violates_an_invariant() {
 #[test]
 fn no_interleaving_violates_an_invariant_with_real_signatures() {
     expect_no_violation(REALLY_SIGNED_CASES, true);
+}
+
+/// The search is only worth something if it finds mistakes: each of these is found, and by the invariant it violates.
+#[test]
+fn every_built_in_flaw_violates_its_invariant() {
+    let flaws: [(Flaw, &[&str]); 15] = [
+        (Flaw::LowerTaken, &["I2"]),
+        (Flaw::AcknowledgedBeforeFsync, &["I2"]),
+        (Flaw::SignsWithStaged, &["I3"]),
+        (Flaw::StoppedKeysForgotten, &["I4"]),
+        (Flaw::PushedBeforeReplace, &["I1"]),
+        (Flaw::WrittenWithoutVersion, &["I1"]),
+        (Flaw::StaleDesired, &["I6"]),
+        (Flaw::StaleList, &["I1", "I3"]),
+        (Flaw::ForgedAnswersBelieved, &["I7", "I3"]),
+        (Flaw::ProofsNotChecked, &["I7"]),
+        (Flaw::KnocksAnsweredFromMemory, &["I3", "I6"]),
+        (Flaw::UnconfirmedAuthority, &["I5"]),
+        (Flaw::UnknownKeyNotAsked, &["I5"]),
+        (Flaw::NothingAdopted, &["I1"]),
+        (Flaw::SilentOperatorStopsIssuers, &["I8"]),
+    ];
+    for (flaw, invariants) in flaws {
+        let found = search(1, CASES, flaw, false);
+        println!("{flaw:?}: {found:?}");
+        let Some((_, Violation { invariant, .. })) = found else {
+            panic!("{flaw:?} was not found")
+        };
+        assert!(
+            invariants.contains(&invariant),
+            "{flaw:?} was found by {invariant}"
+        );
+    }
 }

@@ -74,7 +74,14 @@ impl KeyController {
         let (pods, pod_changes) = watch::channel(Vec::new());
         let (published, state) = watch::channel(Arc::new(KeyState::default()));
         let woken = Arc::new(Notify::new());
-        let leader = Leader::new(roots, store, clock, desired_changes.clone(), pod_changes.clone(), published);
+        let leader = Leader::new(
+            roots,
+            store,
+            clock,
+            desired_changes.clone(),
+            pod_changes.clone(),
+            published,
+        );
         let rounds = Rounds {
             leader,
             desired: desired_changes,
@@ -82,7 +89,13 @@ impl KeyController {
             woken: Arc::clone(&woken),
             shutdown,
         };
-        Self { desired, pods, state, woken, task: tokio::spawn(rounds.run()) }
+        Self {
+            desired,
+            pods,
+            state,
+            woken,
+            task: tokio::spawn(rounds.run()),
+        }
     }
 
     pub fn set_desired(&self, desired: Desired) {

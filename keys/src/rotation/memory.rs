@@ -16,13 +16,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Default)]
 pub struct Memory {
-    version: Option<Version>,
+    /// The `resourceVersion` of the `ConfigMap` as this leader read or left it.
+    version: Option<String>,
     settled: bool,
     pods: BTreeMap<PodId, Known>,
 }
-
-/// A `resourceVersion`; absent where there is no `ConfigMap`.
-type Version = Option<String>;
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -59,22 +57,18 @@ struct Gone {
 }
 
 impl Memory {
-    /// The `ConfigMap` was read. Unless it is as this leader left it, every pod must be heard before the next bundle.
+    /// The `ConfigMap` was read. Unless it is as this leader left it, every pod must be heard before the next bundle; one
+    /// that is absent may have been anything since.
     pub fn read(&mut self, version: Option<&str>) {
-        if self
-            .version
-            .as_ref()
-            .is_none_or(|known| known.as_deref() != version)
-        {
-            self.version = Some(version.map(str::to_owned));
-            self.settled = false;
-            self.pods.values_mut().for_each(|known| known.heard = false);
+        if version.is_none() || self.version.as_deref() != version {
+            self.version = version.map(str::to_owned);
+            self.unsettle();
         }
     }
 
     /// The `ConfigMap` was replaced by this leader.
     pub fn wrote(&mut self, version: &str) {
-        self.version = Some(Some(version.to_owned()));
+        self.version = Some(version.to_owned());
     }
 
     /// Takes in what a round brought, before it is decided on.
@@ -106,23 +100,31 @@ impl Memory {
             || self
                 .counted(round.pods, round.elapsed)
                 .all(|listed| self.pods.get(&listed.pod).is_some_and(|known| known.heard));
+        // What only pods hold is known for this round alone: the next may not hear them.
+        if base.is_some_and(|base| !base.in_config_map) {
+            self.unsettle();
+        }
     }
 
-    /// Every counted pod was heard since somebody else changed the `ConfigMap`.
+    /// The `ConfigMap` holds the newest bundle: every counted pod was heard since somebody else changed it.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// Whether a knock may be answered with the newest generation known: the `ConfigMap`, read after the knock, is as the
-    /// last round found it, and no pod can hold a newer bundle.
+    /// Whether a knock may be answered with the generation in the `ConfigMap`, which was read after the knock in this
+    /// version: it is as the last round left it.
     #[must_use]
-    pub fn is_settled_at(&self, version: Option<&str>) -> bool {
-        self.settled && self.version.as_ref().is_some_and(|known| known.as_deref() == version)
+    pub fn is_settled_at(&self, version: &str) -> bool {
+        self.settled && self.version.as_deref() == Some(version)
     }
 
-    /// Have (line 21): every counted pod of a LIST begun after the last answer has proved to hold the bundle of
-    /// `generation`, or one made from it.
+    fn unsettle(&mut self) {
+        self.settled = false;
+        self.pods.values_mut().for_each(|known| known.heard = false);
+    }
+
+    /// Have (line 21): every counted pod of the LIST has proved to hold the bundle of `generation`, or one made from it.
     #[must_use]
     pub fn everyone_has(&self, generation: Generation, pods: &[ListedPod], elapsed: Duration) -> bool {
         self.counted(pods, elapsed)

@@ -59,15 +59,23 @@ impl World {
             .pods
             .iter()
             .filter(|pod| pod.life == Life::Running && !pod.disk_broken && pod.hostility == Hostility::None)
-            .filter(|pod| pod.disk.as_ref().map(|disk| disk.digest) == pod.held.as_ref().map(|held| held.digest))
+            .filter(|pod| {
+                pod.disk.as_ref().map(|disk| disk.digest) == pod.held.as_ref().map(|held| held.digest)
+            })
             .map(|pod| pod.number)
             .collect();
         let verdicts = |world: &Self| -> Vec<bool> {
             let tokens = world.tokens.clone();
-            ready.iter().flat_map(|number| tokens.iter().map(|token| world.is_accepted(*number, *token))).collect()
+            ready
+                .iter()
+                .flat_map(|number| tokens.iter().map(|token| world.is_accepted(*number, *token)))
+                .collect()
         };
         let signs = |world: &Self| -> Vec<bool> {
-            ready.iter().map(|number| world.pods[*number].signing_key(world.time, world.flaw).is_some()).collect()
+            ready
+                .iter()
+                .map(|number| world.pods[*number].signing_key(world.time, world.flaw).is_some())
+                .collect()
         };
         let before = (verdicts(self), signs(self));
         for number in &ready {
@@ -79,7 +87,10 @@ impl World {
             }
         }
         if (verdicts(self), signs(self)) != before {
-            self.violate("I8", "a restart without operator changed a verdict or stopped an issuer".to_owned());
+            self.violate(
+                "I8",
+                "a restart without operator changed a verdict or stopped an issuer".to_owned(),
+            );
         }
         self.check_pods();
     }
@@ -138,7 +149,9 @@ impl World {
             if pod.life != Life::Running {
                 continue;
             }
-            if pod.held.as_ref().map(|held| held.digest) != Some(newest.digest) || !pod.is_confirmed(self.time) {
+            if pod.held.as_ref().map(|held| held.digest) != Some(newest.digest)
+                || !pod.is_confirmed(self.time)
+            {
                 let what = format!(
                     "pod-{number} holds {:?}, confirmed {}, newest is {}",
                     pod.held_generation(),
@@ -160,9 +173,10 @@ impl World {
         } else if let Some(before) = self.rotate_before
             && bundle.issuers[0].keys.iter().any(|key| {
                 let has_next = || {
-                    bundle.issuers[0].keys.iter().any(|other| {
-                        other.owner == key.owner && other.state == KeyState::Staged
-                    })
+                    bundle.issuers[0]
+                        .keys
+                        .iter()
+                        .any(|other| other.owner == key.owner && other.state == KeyState::Staged)
                 };
                 key.state == KeyState::Active && key.since < date(before) && has_next()
             })
@@ -172,12 +186,16 @@ impl World {
     }
 
     fn check_retired(&mut self) {
-        let Some(newest) = self.etcd.config_map.clone().filter(|_| self.violation.is_none()) else { return };
+        let Some(newest) = self.etcd.config_map.clone().filter(|_| self.violation.is_none()) else {
+            return;
+        };
         let retired_before = date(self.time - 600 - 2 * TOKEN_LIFETIME);
         let keys = newest.bundle.issuers[0].keys.iter().zip(&newest.keys);
-        let stale = keys.map(|(key, view)| (key.since < retired_before, view)).find(|(long_ago, view)| {
-            *long_ago && view.state == KeyState::Retiring && self.last_expiry[view.key] + 300 < self.time
-        });
+        let stale = keys
+            .map(|(key, view)| (key.since < retired_before, view))
+            .find(|(long_ago, view)| {
+                *long_ago && view.state == KeyState::Retiring && self.last_expiry[view.key] + 300 < self.time
+            });
         if let Some((_, view)) = stale {
             self.violate("I9", format!("k{} is Retiring for ever", view.key));
         }

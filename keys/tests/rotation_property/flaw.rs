@@ -4,7 +4,6 @@
 pub(crate) enum Flaw {
     None,
     LowerTaken,
-    ForkTaken,
     AcknowledgedBeforeFsync,
     SignsWithStaged,
     StoppedKeysForgotten,
@@ -14,8 +13,8 @@ pub(crate) enum Flaw {
     WrittenWithoutVersion,
     /// What the chain asks for is read from a cache that lags.
     StaleDesired,
-    /// Have is decided by the pods of the first LIST.
-    OneListOnly,
+    /// Pods are listed from a cache that may be older than the `ConfigMap` that was read.
+    StaleList,
     /// Answers are believed whatever their MAC.
     ForgedAnswersBelieved,
     /// A proof of possession is not asked for.

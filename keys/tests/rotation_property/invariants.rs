@@ -6,7 +6,7 @@ use std::sync::Arc;
 use servicechain_keys::{Bundle, Generation, KeyState, RevocationKind};
 
 use super::flaw::Flaw;
-use super::pod::{Hostility, Life};
+use super::pod::{Hostility, Life, Pod};
 use super::signed::{KeyPool, Signed};
 use super::world::{Token, World};
 
@@ -25,13 +25,20 @@ impl World {
         let generation = bundle.generation().number();
         let known = *self.contents.entry(generation).or_insert(bundle.digest);
         if known != bundle.digest {
-            self.violate("I1", format!("{whose} has another bundle of generation {generation}"));
+            self.violate(
+                "I1",
+                format!("{whose} has another bundle of generation {generation}"),
+            );
         }
     }
 
     pub(crate) fn note_written(&mut self, bundle: &Arc<Signed>) {
         self.note_content(bundle, "the ConfigMap");
-        if self.highest.as_ref().is_none_or(|highest| bundle.generation() > highest.generation()) {
+        if self
+            .highest
+            .as_ref()
+            .is_none_or(|highest| bundle.generation() > highest.generation())
+        {
             self.highest = Some(Arc::clone(bundle));
         }
         self.history.push(Arc::clone(bundle));
@@ -47,7 +54,7 @@ impl World {
     pub(crate) fn note_held(&mut self, number: usize, before: Option<Generation>) {
         let pod = &self.pods[number];
         let after = pod.held_generation();
-        let Some(held) = pod.held.clone().filter(|_| after != before || self.flaw == Flaw::ForkTaken) else {
+        let Some(held) = pod.held.clone().filter(|_| after != before) else {
             return;
         };
         if after < before {
@@ -83,7 +90,8 @@ impl World {
     pub(crate) fn check_removals(&mut self, before: Option<&Bundle>, next: &Bundle, earliest_clock: u64) {
         let keys = |bundle: &Bundle| -> Vec<usize> {
             let keys = bundle.issuers.iter().flat_map(|issuer| &issuer.keys);
-            keys.filter_map(|key| KeyPool::get().index(key.jwk.kid()?)).collect()
+            keys.filter_map(|key| KeyPool::get().index(key.jwk.kid()?))
+                .collect()
         };
         let kept = keys(next);
         for key in before.map(keys).unwrap_or_default() {
@@ -91,8 +99,13 @@ impl World {
                 continue;
             }
             let owner = self.makers[key].map(|maker| &self.pods[maker]);
-            let told = owner.is_some_and(|owner| owner.life == Life::Running);
-            let clock = if told { earliest_clock } else { self.time };
+            let stopped = |pod: &Pod| pod.keys.iter().any(|own| own.key == key && own.stopped);
+            let clock = match owner {
+                Some(owner) if owner.life == Life::Running => earliest_clock,
+                // It may have told before it went, and not this leader.
+                Some(owner) if stopped(owner) => earliest_clock.max(self.time),
+                _ => self.time,
+            };
             if self.last_expiry[key] >= clock {
                 let what = format!(
                     "k{key} is removed at {clock} though a token lives until {}",
@@ -106,8 +119,11 @@ impl World {
 
     /// `revoke` returned 0: everyone has a bundle with these revocations.
     pub(crate) fn note_enforced(&mut self, base: &Bundle) {
-        let enforced =
-            self.revocations.iter().take_while(|revocation| base.revocations.contains(revocation)).count();
+        let enforced = self
+            .revocations
+            .iter()
+            .take_while(|revocation| base.revocations.contains(revocation))
+            .count();
         if enforced > self.enforced {
             self.trace(|| format!("{enforced} revocations are enforced"));
             self.enforced = enforced;
@@ -133,17 +149,27 @@ impl World {
             };
             // I3: a key that signed is at every Ready and confirmed pod.
             for key in &signed_with {
-                let gone = self.removed.get(key).is_some_and(|removed| *removed <= held.generation());
+                let gone = self
+                    .removed
+                    .get(key)
+                    .is_some_and(|removed| *removed <= held.generation());
                 if held.key(*key).is_none() && !gone {
-                    let what =
-                        format!("k{key} has signed, pod-{} holds {} without it", pod.number, held.generation());
+                    let what = format!(
+                        "k{key} has signed, pod-{} holds {} without it",
+                        pod.number,
+                        held.generation()
+                    );
                     found = Some(("I3", what));
                 }
             }
             // I6: what was said to be revoked is revoked here.
             for revocation in &self.revocations[..self.enforced] {
                 if !held.bundle.revocations.contains(revocation) {
-                    let what = format!("pod-{} at {} accepts what is revoked", pod.number, held.generation());
+                    let what = format!(
+                        "pod-{} at {} accepts what is revoked",
+                        pod.number,
+                        held.generation()
+                    );
                     found = Some(("I6", what));
                 }
             }
@@ -154,7 +180,11 @@ impl World {
     }
 
     pub(crate) fn sign_token(&mut self) {
-        let issuers: Vec<_> = self.pods.iter().filter(|pod| pod.is_issuer && pod.is_running()).collect();
+        let issuers: Vec<_> = self
+            .pods
+            .iter()
+            .filter(|pod| pod.is_issuer && pod.is_running())
+            .collect();
         if issuers.is_empty() {
             return;
         }
@@ -167,13 +197,21 @@ impl World {
         let (place, lifetime) = pod.signing_key(self.time, self.flaw)?;
         let issued = pod.clock(self.time);
         let subject = self.random.below(3);
-        let token = Token { key: pod.keys[place].key, subject, issued, expiry: issued + lifetime };
+        let token = Token {
+            key: pod.keys[place].key,
+            subject,
+            issued,
+            expiry: issued + lifetime,
+        };
         let own = &mut self.pods[number].keys[place];
         own.last_expiry = own.last_expiry.max(token.expiry);
         self.last_expiry[token.key] = self.last_expiry[token.key].max(token.expiry);
         self.trace(|| format!("pod-{number} signs with k{}", token.key));
         if self.removed.contains_key(&token.key) {
-            self.violate("I4", format!("pod-{number} signs with k{} after its removal", token.key));
+            self.violate(
+                "I4",
+                format!("pod-{number} signs with k{} after its removal", token.key),
+            );
         }
         if self.tokens.len() >= 12 {
             self.tokens.swap_remove(0);
@@ -205,13 +243,15 @@ impl World {
             self.violate("I5", what);
             return;
         }
-        let enforced = self.revocations[..self.enforced].iter().any(|revocation| match revocation.kind {
-            RevocationKind::Key => {
-                revocation.digest
-                    == servicechain_keys::ShortDigest::of(KeyPool::get().keys[token.key].kid())
-            }
-            _ => revocation.digest == subject_digest(token),
-        });
+        let enforced = self.revocations[..self.enforced]
+            .iter()
+            .any(|revocation| match revocation.kind {
+                RevocationKind::Key => {
+                    revocation.digest
+                        == servicechain_keys::ShortDigest::of(KeyPool::get().keys[token.key].kid())
+                }
+                _ => revocation.digest == subject_digest(token),
+            });
         if verdict == Verdict::Accepted && enforced && pod.is_confirmed(self.time) {
             self.violate("I6", format!("pod-{number} accepts a revoked token"));
         }
@@ -238,7 +278,9 @@ impl World {
         if !self.pods[asked].is_authority(self.time) && self.flaw != Flaw::UnconfirmedAuthority {
             return Verdict::AskAgain;
         }
-        let Some(read) = self.pods[asked].held.clone() else { return Verdict::AskAgain };
+        let Some(read) = self.pods[asked].held.clone() else {
+            return Verdict::AskAgain;
+        };
         let since = self.pods[number].last_asked;
         self.deliver(number, Some(&read));
         self.pods[number].last_asked = since;
@@ -247,10 +289,16 @@ impl World {
 
     fn judge_alone(&self, number: usize, token: Token) -> Verdict {
         let pod = &self.pods[number];
-        let Some(held) = &pod.held else { return Verdict::AskAgain };
+        let Some(held) = &pod.held else {
+            return Verdict::AskAgain;
+        };
         let Some(view) = held.key(token.key) else {
             let digest = servicechain_keys::ShortDigest::of(KeyPool::get().keys[token.key].kid());
-            let revoked = held.bundle.revocations.iter().any(|revocation| revocation.digest == digest);
+            let revoked = held
+                .bundle
+                .revocations
+                .iter()
+                .any(|revocation| revocation.digest == digest);
             return match (revoked, held.keys.is_empty()) {
                 (true, _) => Verdict::Refused,
                 (false, true) => Verdict::AskAgain,

@@ -20,7 +20,9 @@ pub(crate) enum Life {
     /// Its containers ended for good.
     Ended,
     /// Its object is gone and its node cut off: it may run until then.
-    Zombie { until: u64 },
+    Zombie {
+        until: u64,
+    },
     Gone,
 }
 
@@ -111,8 +113,11 @@ impl Pod {
         self.confirmed = false;
         self.last_asked = time;
         let generation = |bundle: &Option<Arc<Signed>>| bundle.as_ref().map(|bundle| bundle.generation());
-        self.held =
-            if generation(&self.disk) >= generation(&self.file) { self.disk.clone() } else { self.file.clone() };
+        self.held = if generation(&self.disk) >= generation(&self.file) {
+            self.disk.clone()
+        } else {
+            self.file.clone()
+        };
         self.notice_keys();
     }
 
@@ -132,10 +137,14 @@ impl Pod {
     pub(crate) fn take(&mut self, delivered: &Arc<Signed>, signer: &Signer, flaw: Flaw, dies: Dies) -> Word {
         let taken = match signer.take(self.held.as_ref(), delivered) {
             Err(BundleRefusal::Lower) if flaw == Flaw::LowerTaken => Ok(Some(Arc::clone(delivered))),
-            Err(BundleRefusal::Fork) if flaw == Flaw::ForkTaken => Ok(Some(Arc::clone(delivered))),
             taken => taken,
         };
-        let mut word = Word { held: None, refusal: None, unchanged: false, durable: false };
+        let mut word = Word {
+            held: None,
+            refusal: None,
+            unchanged: false,
+            durable: false,
+        };
         match taken {
             Err(refusal) => word.refusal = Some(refusal),
             Ok(None) => word.unchanged = true,
@@ -174,7 +183,12 @@ impl Pod {
         let living = self.keys.iter().filter(|own| !own.stopped).count();
         for _ in living..2 {
             if *next_key < KeyPool::get().keys.len() {
-                self.keys.push(OwnKey { key: *next_key, last_expiry: 0, stopped: false, seen: false });
+                self.keys.push(OwnKey {
+                    key: *next_key,
+                    last_expiry: 0,
+                    stopped: false,
+                    seen: false,
+                });
                 *next_key += 1;
             }
         }
@@ -183,13 +197,18 @@ impl Pod {
     /// The key it would sign with: its own, Active in the bundle it holds, before `signUntil`.
     pub(crate) fn signing_key(&self, time: u64, flaw: Flaw) -> Option<(usize, u64)> {
         let held = self.held.as_ref()?;
-        let key_of = |own: &OwnKey| held.bundle.issuers[0].keys.iter().find(|key| {
-            key.jwk.kid() == Some(KeyPool::get().keys[own.key].kid())
-        });
+        let key_of = |own: &OwnKey| {
+            held.bundle.issuers[0]
+                .keys
+                .iter()
+                .find(|key| key.jwk.kid() == Some(KeyPool::get().keys[own.key].kid()))
+        };
         self.keys.iter().enumerate().find_map(|(place, own)| {
             let key = key_of(own)?;
             let may_sign = match key.state {
-                KeyState::Active => key.sign_until.is_none_or(|until| self.clock(time) < until.as_seconds()),
+                KeyState::Active => key
+                    .sign_until
+                    .is_none_or(|until| self.clock(time) < until.as_seconds()),
                 KeyState::Staged => flaw == Flaw::SignsWithStaged,
                 _ => false,
             };

@@ -22,9 +22,14 @@ impl KeyPool {
     pub(crate) fn get() -> &'static Self {
         static KEYS: OnceLock<KeyPool> = OnceLock::new();
         KEYS.get_or_init(|| {
-            let keys: Vec<_> =
-                (0..POOL).map(|_| SigningKey::generate(Algorithm::ES256).expect("a key")).collect();
-            let by_kid = keys.iter().enumerate().map(|(index, key)| (key.kid().to_owned(), index)).collect();
+            let keys: Vec<_> = (0..POOL)
+                .map(|_| SigningKey::generate(Algorithm::ES256).expect("a key"))
+                .collect();
+            let by_kid = keys
+                .iter()
+                .enumerate()
+                .map(|(index, key)| (key.kid().to_owned(), index))
+                .collect();
             Self { keys, by_kid }
         })
     }
@@ -57,11 +62,30 @@ impl Signed {
         let pool = KeyPool::get();
         let view = |key: &servicechain_keys::IssuerKey| {
             let owner = key.owner.as_ref().map_or(usize::MAX, number_of);
-            let key_index = key.jwk.kid().and_then(|kid| pool.index(kid)).expect("a key of the pool");
-            KeyView { key: key_index, state: key.state, owner }
+            let key_index = key
+                .jwk
+                .kid()
+                .and_then(|kid| pool.index(kid))
+                .expect("a key of the pool");
+            KeyView {
+                key: key_index,
+                state: key.state,
+                owner,
+            }
         };
-        let keys = bundle.issuers.iter().flat_map(|issuer| &issuer.keys).map(view).collect();
-        Self { bundle, digest, keys, authentic, opened }
+        let keys = bundle
+            .issuers
+            .iter()
+            .flat_map(|issuer| &issuer.keys)
+            .map(view)
+            .collect();
+        Self {
+            bundle,
+            digest,
+            keys,
+            authentic,
+            opened,
+        }
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -69,7 +93,10 @@ impl Signed {
     }
 
     pub(crate) fn held(&self) -> Held {
-        Held { generation: self.generation(), digest: self.digest }
+        Held {
+            generation: self.generation(),
+            digest: self.digest,
+        }
     }
 
     pub(crate) fn key(&self, key: usize) -> Option<&KeyView> {
@@ -77,12 +104,20 @@ impl Signed {
     }
 
     pub(crate) fn base(&self) -> Base<'_> {
-        Base { bundle: &self.bundle, digest: self.digest, forked: false }
+        Base {
+            bundle: &self.bundle,
+            digest: self.digest,
+            in_config_map: false,
+            forked: false,
+        }
     }
 }
 
 pub(crate) fn number_of(pod: &servicechain_keys::PodId) -> usize {
-    pod.as_str().trim_start_matches("pod-").parse().unwrap_or(usize::MAX)
+    pod.as_str()
+        .trim_start_matches("pod-")
+        .parse()
+        .unwrap_or(usize::MAX)
 }
 
 pub(crate) enum Signer {
@@ -96,7 +131,10 @@ impl Signer {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let key = TrustKey::from_seed(&bytes).expect("any 32 bytes are a seed");
         let trust = Trust::new(chain.clone(), vec![key.anchor().clone()]);
-        Self::Real { key: Box::new(key), trust }
+        Self::Real {
+            key: Box::new(key),
+            trust,
+        }
     }
 
     pub(crate) fn sign(&self, bundle: Bundle) -> Arc<Signed> {
@@ -142,7 +180,12 @@ impl Signer {
                 match take(held, opened.bytes(), trust) {
                     Taken::Accepted(taken) => {
                         let digest = taken.digest();
-                        Ok(Some(Arc::new(Signed::new(taken.bundle().clone(), digest, true, Some(taken)))))
+                        Ok(Some(Arc::new(Signed::new(
+                            taken.bundle().clone(),
+                            digest,
+                            true,
+                            Some(taken),
+                        ))))
                     }
                     Taken::Unchanged => Ok(None),
                     Taken::Refused(refusal) => Err(refusal),
@@ -158,7 +201,11 @@ impl Signer {
                 }
                 match held {
                     Some(held) if held.generation() == delivered.generation() => {
-                        if held.digest == delivered.digest { Ok(None) } else { Err(BundleRefusal::Fork) }
+                        if held.digest == delivered.digest {
+                            Ok(None)
+                        } else {
+                            Err(BundleRefusal::Fork)
+                        }
                     }
                     _ => Ok(Some(Arc::clone(delivered))),
                 }

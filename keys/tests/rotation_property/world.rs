@@ -96,7 +96,11 @@ impl World {
         let root = RootSecret::new([3; 32]);
         let key = |workload: &str| root.ack_key(&chain, &Workload::new(workload).expect("a workload"));
         let ack_keys = real.then(|| [key("gateway"), key(ISSUER)]);
-        let signer = if real { Signer::real(&chain, seed) } else { Signer::StandIn };
+        let signer = if real {
+            Signer::real(&chain, seed)
+        } else {
+            Signer::StandIn
+        };
         let pool = KeyPool::get().keys.len();
         let leaders = (0..1 + random.below(3)).map(|_| Leader::default()).collect();
         let publish_ahead = [0, 0, 45][random.below(3)];
@@ -106,7 +110,10 @@ impl World {
             ack_keys,
             chain,
             time: 1_000_000,
-            etcd: Etcd { version: 1, config_map: None },
+            etcd: Etcd {
+                version: 1,
+                config_map: None,
+            },
             history: Vec::new(),
             leaders,
             lease: 0,
@@ -262,7 +269,12 @@ impl World {
     }
 
     fn pick(&mut self, wanted: impl Fn(&Pod) -> bool) -> Option<usize> {
-        let fitting: Vec<_> = self.pods.iter().filter(|pod| wanted(pod)).map(|pod| pod.number).collect();
+        let fitting: Vec<_> = self
+            .pods
+            .iter()
+            .filter(|pod| wanted(pod))
+            .map(|pod| pod.number)
+            .collect();
         (!fitting.is_empty()).then(|| fitting[self.random.below(fitting.len())])
     }
 
@@ -283,7 +295,11 @@ impl World {
         };
         // The address of a pod that is gone is given again.
         let free = self.pods.iter().find(|pod| {
-            pod.life == Life::Gone && !self.pods.iter().any(|other| other.address == pod.address && other.life != Life::Gone)
+            pod.life == Life::Gone
+                && !self
+                    .pods
+                    .iter()
+                    .any(|other| other.address == pod.address && other.life != Life::Gone)
         });
         let address = free.map_or(number, |pod| pod.address);
         let stale = self.random.percent(35) && !self.calm && !self.history.is_empty();
@@ -292,10 +308,12 @@ impl World {
         } else {
             self.etcd.config_map.clone()
         };
-        self.trace(|| format!(
-            "pod-{number} created at address {address}, issuer {is_issuer}, {hostility:?}, file {:?}",
-            file.as_ref().map(|file| file.generation().number())
-        ));
+        self.trace(|| {
+            format!(
+                "pod-{number} created at address {address}, issuer {is_issuer}, {hostility:?}, file {:?}",
+                file.as_ref().map(|file| file.generation().number())
+            )
+        });
         self.pods.push(Pod {
             id: PodId::new(format!("pod-{number}")).expect("a pod id"),
             number,
@@ -358,15 +376,24 @@ impl World {
         if !pod.reachable || !pod.is_listed() || self.random.percent(5) && !self.calm {
             return false;
         }
-        let version = self.etcd.config_map.is_some().then(|| self.etcd.version.to_string());
         let from_memory = self.flaw == Flaw::KnocksAnsweredFromMemory;
-        let leader = if from_memory { self.random.below(self.leaders.len()) } else { self.lease };
+        let leader = if from_memory {
+            self.random.below(self.leaders.len())
+        } else {
+            self.lease
+        };
         let leader = &self.leaders[leader];
-        if !from_memory && !leader.memory.is_settled_at(version.as_deref()) {
+        let Some(in_config_map) = &self.etcd.config_map else {
+            return false;
+        };
+        if !from_memory && !leader.memory.is_settled_at(&self.etcd.version.to_string()) {
             return false;
         }
-        let in_config_map = self.etcd.config_map.as_ref().map_or(Generation::default(), |bundle| bundle.generation());
-        let newest = if from_memory { leader.newest } else { leader.newest.max(in_config_map) };
+        let newest = if from_memory {
+            leader.newest
+        } else {
+            in_config_map.generation()
+        };
         let time = self.time;
         let pod = &mut self.pods[number];
         pod.confirmed = newest > Generation::default() && pod.held_generation() >= Some(newest);
@@ -377,7 +404,9 @@ impl World {
     }
 
     pub(crate) fn refresh_file(&mut self) {
-        let Some(number) = self.pick(|pod| pod.is_running()) else { return };
+        let Some(number) = self.pick(|pod| pod.is_running()) else {
+            return;
+        };
         let pod = &mut self.pods[number];
         if let Some(config_map) = &self.etcd.config_map
             && pod.is_listed()
@@ -392,14 +421,18 @@ impl World {
     }
 
     fn end_pod(&mut self) {
-        let Some(number) = self.pick(|pod| pod.is_listed()) else { return };
+        let Some(number) = self.pick(|pod| pod.is_listed()) else {
+            return;
+        };
         if self.is_last_holder(number) || self.wild_issuers.contains(&number) {
             return;
         }
         let life = match (self.pods[number].life, self.random.below(3)) {
             (Life::Ended | Life::Pending, _) | (_, 0) => Life::Gone,
             (_, 1) => Life::Ended,
-            _ => Life::Zombie { until: self.time + 500 },
+            _ => Life::Zombie {
+                until: self.time + 500,
+            },
         };
         self.trace(|| format!("pod-{number} becomes {life:?}"));
         let pod = &mut self.pods[number];
@@ -416,7 +449,9 @@ impl World {
     }
 
     fn cut_or_heal(&mut self) {
-        let Some(number) = self.pick(|pod| pod.is_running()) else { return };
+        let Some(number) = self.pick(|pod| pod.is_running()) else {
+            return;
+        };
         let (time, last_holder) = (self.time, self.is_last_holder(number));
         let pod = &mut self.pods[number];
         if pod.reachable {
@@ -437,7 +472,9 @@ impl World {
     }
 
     fn break_or_mend_disk(&mut self) {
-        let Some(number) = self.pick(|pod| pod.is_running()) else { return };
+        let Some(number) = self.pick(|pod| pod.is_running()) else {
+            return;
+        };
         if !self.is_last_holder(number) {
             self.pods[number].disk_broken = !self.pods[number].disk_broken && self.random.percent(60);
         }
@@ -462,14 +499,19 @@ impl World {
     fn kill_leader(&mut self) {
         let leader = self.random.below(self.leaders.len());
         let clock_offset = self.leaders[leader].clock_offset;
-        self.leaders[leader] = Leader { clock_offset, ..Leader::default() };
+        self.leaders[leader] = Leader {
+            clock_offset,
+            ..Leader::default()
+        };
         self.trace(|| format!("leader {leader} dies"));
     }
 
     /// etcd is restored, or the `ConfigMap` deleted: its versions go on, as Kubernetes' guide to restoring has it. What
     /// it forgets must be held by somebody who can be asked, else nobody in the world knows it.
     fn restore_etcd(&mut self) {
-        let Some(highest) = self.highest.clone() else { return };
+        let Some(highest) = self.highest.clone() else {
+            return;
+        };
         let held = self.pods.iter().any(|pod| holds_for_good(pod, &highest));
         if !held {
             return;
@@ -480,17 +522,31 @@ impl World {
             0 => None,
             _ => Some(Arc::clone(&self.history[self.random.below(lineage)])),
         };
-        let now = self.etcd.config_map.as_ref().map(|bundle| bundle.generation().number());
+        let now = self
+            .etcd
+            .config_map
+            .as_ref()
+            .map(|bundle| bundle.generation().number());
         self.trace(|| format!("etcd restored to {now:?}"));
     }
 
     /// The newest bundle is nowhere else.
     fn is_last_holder(&self, number: usize) -> bool {
-        let Some(highest) = &self.highest else { return false };
-        if self.etcd.config_map.as_ref().is_some_and(|bundle| bundle.digest == highest.digest) {
+        let Some(highest) = &self.highest else {
+            return false;
+        };
+        if self
+            .etcd
+            .config_map
+            .as_ref()
+            .is_some_and(|bundle| bundle.digest == highest.digest)
+        {
             return false;
         }
-        !self.pods.iter().any(|pod| pod.number != number && holds_for_good(pod, highest))
+        !self
+            .pods
+            .iter()
+            .any(|pod| pod.number != number && holds_for_good(pod, highest))
     }
 
     fn order_rotation(&mut self) {
@@ -504,7 +560,9 @@ impl World {
             return;
         }
         self.stale_revocations = self.revocations.len();
-        let signed_with: Vec<_> = (0..self.next_key).filter(|key| self.last_expiry[*key] > 0).collect();
+        let signed_with: Vec<_> = (0..self.next_key)
+            .filter(|key| self.last_expiry[*key] > 0)
+            .collect();
         let (kind, value) = if self.random.percent(60) && !signed_with.is_empty() {
             let key = signed_with[self.random.below(signed_with.len())];
             self.revoked_keys.push(key);
@@ -538,7 +596,9 @@ impl World {
     }
 
     fn deliver_forged(&mut self) {
-        let Some(number) = self.pick(|pod| pod.is_running() && pod.reachable) else { return };
+        let Some(number) = self.pick(|pod| pod.is_running() && pod.reachable) else {
+            return;
+        };
         if let Some(highest) = self.highest.clone() {
             let forged = self.signer.forge(&highest);
             let asked = self.pods[number].last_asked;
@@ -560,6 +620,9 @@ impl World {
 fn holds_for_good(pod: &Pod, bundle: &Signed) -> bool {
     pod.life == Life::Running
         && pod.reachable
-        && matches!(pod.hostility, Hostility::None | Hostility::Offers | Hostility::LateClock)
+        && matches!(
+            pod.hostility,
+            Hostility::None | Hostility::Offers | Hostility::LateClock
+        )
         && pod.disk.as_ref().is_some_and(|disk| disk.digest == bundle.digest)
 }

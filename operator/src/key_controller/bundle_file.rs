@@ -45,9 +45,15 @@ impl BundleFile {
             Err(error) => return Err(error),
         };
         if bytes.len() > MAX_BUNDLE_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than a bundle may be"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "larger than a bundle may be",
+            ));
         }
-        Ok(Some(Stored { version: Digest::of(&bytes).to_string(), bytes }))
+        Ok(Some(Stored {
+            version: Digest::of(&bytes).to_string(),
+            bytes,
+        }))
     }
 
     /// Writes `bytes` if the file still has the version that was read, or is still absent, and returns the new version.
@@ -89,10 +95,19 @@ mod tests {
         let file = BundleFile::new(folder.path().join("bundle.jws"));
         assert!(file.read().unwrap().is_none());
         let first = file.replace(None, b"one").unwrap();
-        assert!(matches!(file.replace(None, b"other"), Err(ReplaceError::Conflict)));
+        assert!(matches!(
+            file.replace(None, b"other"),
+            Err(ReplaceError::Conflict)
+        ));
         let second = file.replace(Some(&first), b"two").unwrap();
-        assert!(matches!(file.replace(Some(&first), b"late"), Err(ReplaceError::Conflict)));
+        assert!(matches!(
+            file.replace(Some(&first), b"late"),
+            Err(ReplaceError::Conflict)
+        ));
         let stored = file.read().unwrap().unwrap();
-        assert_eq!((stored.bytes.as_slice(), stored.version), (b"two".as_slice(), second));
+        assert_eq!(
+            (stored.bytes.as_slice(), stored.version),
+            (b"two".as_slice(), second)
+        );
     }
 }

@@ -26,7 +26,10 @@ pub fn desired(
             required_claims: policy
                 .required_claims
                 .iter()
-                .map(|claim| RequiredClaim { name: claim.name.clone(), values: claim.values.clone() })
+                .map(|claim| RequiredClaim {
+                    name: claim.name.clone(),
+                    values: claim.values.clone(),
+                })
                 .collect(),
         },
         issuers: spec.issuers.iter().map(issuer).collect(),

@@ -23,7 +23,9 @@ pub(super) enum PublishError {
 
 pub(super) async fn read(store: &BundleFile) -> Result<Option<Stored>, PublishError> {
     let store = store.clone();
-    tokio::task::spawn_blocking(move || store.read()).await?.map_err(PublishError::Read)
+    tokio::task::spawn_blocking(move || store.read())
+        .await?
+        .map_err(PublishError::Read)
 }
 
 /// Returns the new version and what is now to be pushed.

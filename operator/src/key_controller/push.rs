@@ -64,7 +64,10 @@ impl Messenger {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { client, trust: Trust::new(roots.chain.clone(), vec![roots.trust.anchor().clone()]) }
+        Self {
+            client,
+            trust: Trust::new(roots.chain.clone(), vec![roots.trust.anchor().clone()]),
+        }
     }
 
     /// PUSH where there is a bundle to push, else POLL. `issuer` is the algorithm of the issuer that controls the pod.
@@ -125,7 +128,9 @@ impl Messenger {
             let body = Limited::new(body, limit).collect().await.map_err(Unheard::Body)?;
             Ok((parts, body.to_bytes()))
         };
-        tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or(Err(Unheard::Timeout))
+        tokio::time::timeout(TIMEOUT, exchange)
+            .await
+            .unwrap_or(Err(Unheard::Timeout))
     }
 }
 

@@ -67,18 +67,33 @@ impl Leader {
         let messenger = Messenger::new(&roots);
         let started = Instant::now();
         let (memory, last_answers) = (Memory::default(), 0);
-        Self { roots, store, clock, started, desired, pods, published, messenger, memory, last_answers }
+        Self {
+            roots,
+            store,
+            clock,
+            started,
+            desired,
+            pods,
+            published,
+            messenger,
+            memory,
+            last_answers,
+        }
     }
 
     pub(super) async fn round(&mut self) -> Result<After, PublishError> {
         let stored = publish::read(&self.store).await?;
-        self.memory.read(stored.as_ref().map(|stored| stored.version.as_str()));
+        self.memory
+            .read(stored.as_ref().map(|stored| stored.version.as_str()));
         let config_map = stored.as_ref().and_then(|stored| self.authentic(stored));
         let desired = self.desired.borrow().clone();
         let pods = self.pods.borrow().clone();
         let asked = self.ask_everybody(&pods, config_map.as_ref(), &desired).await;
         let listed: Vec<ListedPod> = pods.iter().map(|pod| pod.listed.clone()).collect();
-        let base = newest(config_map.as_ref().map(Base::from), asked.at_pods.iter().map(Base::from));
+        let base = newest(
+            config_map.as_ref().map(Base::from),
+            asked.at_pods.iter().map(Base::from),
+        );
         let round = Round {
             now: NumericDate::from((self.clock)()),
             elapsed: self.started.elapsed(),
@@ -95,9 +110,16 @@ impl Leader {
         let read = stored.map(|stored| stored.version);
         let adopted = base.filter(|base| !base.in_config_map);
         let written = if let Some(adopted) = adopted {
-            let bundle = asked.at_pods.iter().find(|bundle| bundle.digest() == adopted.digest);
+            let bundle = asked
+                .at_pods
+                .iter()
+                .find(|bundle| bundle.digest() == adopted.digest);
             match bundle {
-                Some(bundle) => Some(publish::replace(&self.store, read, bundle).await.map(|version| (version, None))),
+                Some(bundle) => Some(
+                    publish::replace(&self.store, read, bundle)
+                        .await
+                        .map(|version| (version, None)),
+                ),
                 None => None,
             }
         } else if let Some(next) = next {
@@ -109,7 +131,12 @@ impl Leader {
         match written {
             Some(Ok((version, signed))) => {
                 self.memory.wrote(&version);
-                self.show(signed.as_ref().or(config_map.as_ref()), &listed, round.elapsed, false);
+                self.show(
+                    signed.as_ref().or(config_map.as_ref()),
+                    &listed,
+                    round.elapsed,
+                    false,
+                );
                 Ok(After::Moved)
             }
             Some(Err(PublishError::Replace(ReplaceError::Conflict))) => Ok(After::Moved),
@@ -130,14 +157,27 @@ impl Leader {
     /// A file that is no authentic bundle counts for nothing, and is written over.
     fn authentic(&self, stored: &Stored) -> Option<HeldBundle> {
         let opened = self.messenger.open(&stored.bytes);
-        opened.inspect_err(|error| tracing::error!(%error, "the stored bundle is not authentic")).ok()
+        opened
+            .inspect_err(|error| tracing::error!(%error, "the stored bundle is not authentic"))
+            .ok()
     }
 
     async fn ask_everybody(&self, pods: &[Pod], config_map: Option<&HeldBundle>, desired: &Desired) -> Asked {
-        let reachable = pods.iter().filter(|pod| pod.keys_address.is_some() && !pod.listed.ended);
-        let exchanges: Vec<_> = reachable.clone().map(|pod| self.ask(pod, config_map, desired)).collect();
-        let heard: Vec<_> = stream::iter(exchanges).buffer_unordered(CONCURRENCY).collect().await;
-        let mut asked = Asked { pods: reachable.map(|pod| pod.listed.pod.clone()).collect(), ..Asked::default() };
+        let reachable = pods
+            .iter()
+            .filter(|pod| pod.keys_address.is_some() && !pod.listed.ended);
+        let exchanges: Vec<_> = reachable
+            .clone()
+            .map(|pod| self.ask(pod, config_map, desired))
+            .collect();
+        let heard: Vec<_> = stream::iter(exchanges)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        let mut asked = Asked {
+            pods: reachable.map(|pod| pod.listed.pod.clone()).collect(),
+            ..Asked::default()
+        };
         for (answer, bundle) in heard.into_iter().flatten() {
             asked.answers.push(answer);
             asked.at_pods.extend(bundle);
@@ -155,15 +195,20 @@ impl Leader {
         let push = config_map
             .filter(|bundle| self.memory.lacks(id, Base::from(*bundle)))
             .map(|bundle| Bytes::copy_from_slice(bundle.bytes()));
-        let algorithm = pod.listed.issuer.as_deref().and_then(|issuer| algorithm_of(desired, issuer));
+        let algorithm = pod
+            .listed
+            .issuer
+            .as_deref()
+            .and_then(|issuer| algorithm_of(desired, issuer));
         let heard = self.messenger.ask(&self.roots, pod, push, algorithm).await;
         let mut heard = heard
             .inspect_err(|error| tracing::debug!(pod = %id, error = %chain_of(error), "a pod was not heard"))
             .ok()?;
-        let Some(held) = heard.answer.held else { return Some((heard, None)) };
-        let is_known = config_map.is_some_and(|known| {
-            held.generation < known.generation() || held.digest == known.digest()
-        });
+        let Some(held) = heard.answer.held else {
+            return Some((heard, None));
+        };
+        let is_known = config_map
+            .is_some_and(|known| held.generation < known.generation() || held.digest == known.digest());
         if is_known {
             return Some((heard, None));
         }
@@ -184,18 +229,29 @@ impl Leader {
         }
     }
 
-    fn show(&self, bundle: Option<&HeldBundle>, pods: &[ListedPod], elapsed: Duration, decided: bool) -> bool {
+    fn show(
+        &self,
+        bundle: Option<&HeldBundle>,
+        pods: &[ListedPod],
+        elapsed: Duration,
+        decided: bool,
+    ) -> bool {
         let standing = self.memory.standing(bundle.map(Base::from), pods, elapsed);
         let settled = decided && self.memory.is_settled() && bundle.is_some();
         let in_sync = settled && standing.acknowledged == standing.verifiers;
-        self.published.send_replace(Arc::new(KeyState::of(bundle, standing, in_sync)));
+        self.published
+            .send_replace(Arc::new(KeyState::of(bundle, standing, in_sync)));
         in_sync
     }
 }
 
 fn algorithm_of(desired: &Desired, issuer: &str) -> Option<Algorithm> {
-    desired.issuers.iter().find(|known| known.name == issuer).and_then(|known| match known.keys {
-        KeySource::Managed { algorithm, .. } => Some(algorithm),
-        _ => None,
-    })
+    desired
+        .issuers
+        .iter()
+        .find(|known| known.name == issuer)
+        .and_then(|known| match known.keys {
+            KeySource::Managed { algorithm, .. } => Some(algorithm),
+            _ => None,
+        })
 }

@@ -97,7 +97,12 @@ fn routes(route: &Route, places: &impl Places) -> Vec<Value> {
     };
     match &route.target {
         RouteTarget::Service(target) => {
-            vec![one(route.name.clone(), &route.path_prefix, places.service(target), target)]
+            vec![one(
+                route.name.clone(),
+                &route.path_prefix,
+                places.service(target),
+                target,
+            )]
         }
         RouteTarget::Issuer(target) => ISSUER_PATHS
             .into_iter()

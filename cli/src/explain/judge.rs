@@ -1,0 +1,343 @@
+//! Judges a token at every hop of a chain with the function that the verifiers use. Pure.
+
+use http::Method;
+use serde_json::Value;
+use servicechain_auth::rejected::{Forbidden, TokenFault, Unavailable};
+use servicechain_auth::{AuthorizationRules, Caller, Hop, Rejected, verify};
+use servicechain_crds::ValidatedChain;
+use servicechain_crds::duration;
+use servicechain_crds::service_chain::gateway::AuthenticationMode;
+use servicechain_crds::validated::{Route, RouteTarget, Service};
+use servicechain_keys::{HeldBundle, NumericDate};
+
+use super::{About, Explanation, HopStanding, Key, Standing, peek};
+use crate::paint::tame;
+
+/// The request that the token would come with.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub method: Method,
+    pub path: String,
+}
+
+/// What a token would meet at every hop that the request passes.
+pub(crate) fn explain(
+    token: &str,
+    bundle: &HeldBundle,
+    chain: &ValidatedChain,
+    request: &Request,
+    now: NumericDate,
+) -> Explanation {
+    let about = peek::about(token, now);
+    let judge = Judge {
+        token,
+        bundle,
+        chain,
+        request,
+        now,
+        about: &about,
+    };
+    let hops = judge.hops();
+    Explanation { token: about, hops }
+}
+
+struct Judge<'a> {
+    token: &'a str,
+    bundle: &'a HeldBundle,
+    chain: &'a ValidatedChain,
+    request: &'a Request,
+    now: NumericDate,
+    about: &'a About,
+}
+
+impl Judge<'_> {
+    fn hops(&self) -> Vec<HopStanding> {
+        let Some(route) = self.route() else {
+            let because = format!("no route for {}", self.request.path);
+            return vec![refused(
+                "gateway",
+                because,
+                Some("spec.gateway.routes".to_owned()),
+            )];
+        };
+        let mut hops = vec![self.at_gateway(route)];
+        if let RouteTarget::Service(first) = &route.target {
+            for service in self.chain.path_from(first) {
+                let is_reached = hops.iter().all(|hop| hop.standing == Standing::Passes);
+                hops.push(if is_reached {
+                    self.at_service(service)
+                } else {
+                    not_reached(&service.name)
+                });
+            }
+        }
+        hops
+    }
+
+    /// The route with the longest prefix, as the gateway chooses; hosts are left aside.
+    fn route(&self) -> Option<&Route> {
+        let path = self.request.path.split('?').next().unwrap_or_default();
+        let fits = |route: &&Route| {
+            let prefix = route.path_prefix.trim_end_matches('/');
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let to_services = self
+            .chain
+            .gateway
+            .routes
+            .iter()
+            .filter(|route| matches!(route.target, RouteTarget::Service(_)));
+        to_services
+            .filter(fits)
+            .max_by_key(|route| route.path_prefix.trim_end_matches('/').len())
+    }
+
+    fn at_gateway(&self, route: &Route) -> HopStanding {
+        let hop = "gateway";
+        if route.authentication == AuthenticationMode::None {
+            return passes(hop, None, format!("route {} asks for no token", route.name));
+        }
+        let position = self
+            .chain
+            .gateway
+            .routes
+            .iter()
+            .position(|other| other.name == route.name);
+        let field = |name: &str| format!("spec.gateway.routes[{}].{name}", position.unwrap_or_default());
+        let gateway = Hop {
+            minimum_remaining: self.chain.token_policy.minimum_remaining,
+            ..Hop::new(hop)
+        };
+        let caller = match verify(self.token, self.bundle, &gateway, self.now) {
+            Ok(caller) => caller,
+            Err(rejected) => return self.rejected(hop, &rejected, &gateway, None),
+        };
+        if !route.issuers.is_empty() && !route.issuers.iter().any(|issuer| issuer == caller.issuer_name()) {
+            let because = format!("issuer: route {} takes {}", route.name, route.issuers.join(", "));
+            return refused(hop, because, Some(field("issuers")));
+        }
+        let missing: Vec<&str> = route
+            .scopes
+            .iter()
+            .map(String::as_str)
+            .filter(|scope| !caller.has_scope(scope))
+            .collect();
+        if !missing.is_empty() {
+            return refused(hop, lacks(&missing.join(" "), &caller), Some(field("scopes")));
+        }
+        let audience = caller.audiences().join(", ");
+        passes(
+            hop,
+            self.key_of(&caller),
+            format!("audience {}", tame(&audience, 60)),
+        )
+    }
+
+    fn at_service(&self, service: &Service) -> HopStanding {
+        let hop = Hop {
+            audiences: service.audiences.clone(),
+            issuers: service.issuers.clone(),
+            ..Hop::new(service.name.clone())
+        };
+        let caller = match verify(self.token, self.bundle, &hop, self.now) {
+            Ok(caller) => caller,
+            Err(rejected) => return self.rejected(&service.name, &rejected, &hop, Some(service)),
+        };
+        let Request { method, path } = self.request;
+        let key = self.key_of(&caller);
+        let Some(rules) = &service.authorization else {
+            return passes(&service.name, key, "any verified caller may".to_owned());
+        };
+        let rules = serde_json::to_value(rules).and_then(serde_json::from_value::<AuthorizationRules>);
+        match rules.map(|rules| rules.decide(method, path, &caller)) {
+            Ok(Ok(())) => passes(
+                &service.name,
+                key,
+                format!("may {method} {}{}", tame(path, 40), scopes(&caller)),
+            ),
+            Ok(Err(Rejected::Forbidden(Forbidden::Scopes(wanted)))) => refused(
+                &service.name,
+                lacks(&wanted, &caller),
+                self.field_of(service, "authorization"),
+            ),
+            Ok(Err(_)) | Err(_) => {
+                let because = format!("nobody may {method} {}", tame(path, 40));
+                refused(&service.name, because, self.field_of(service, "authorization"))
+            }
+        }
+    }
+
+    /// Says a refusal in the words of the chain.
+    fn rejected(&self, hop: &str, rejected: &Rejected, at: &Hop, service: Option<&Service>) -> HopStanding {
+        let field = |name: &str| service.and_then(|service| self.field_of(service, name));
+        let (because, look_at) = match rejected {
+            Rejected::Token(TokenFault::Audience) => {
+                let wanted = if at.audiences.is_empty() {
+                    &self.chain.audiences
+                } else {
+                    &at.audiences
+                };
+                let because = format!(
+                    "audience: wants {}, token has {}",
+                    wanted.join(" or "),
+                    self.audiences()
+                );
+                (
+                    because,
+                    field("audiences").or_else(|| Some("spec.audiences".to_owned())),
+                )
+            }
+            Rejected::Token(TokenFault::IssuerNotAccepted) => (
+                format!("issuer: takes {}", at.issuers.join(", ")),
+                field("issuers"),
+            ),
+            Rejected::Token(TokenFault::UnknownIssuer) => {
+                let known: Vec<&str> = self
+                    .chain
+                    .issuers
+                    .iter()
+                    .map(|issuer| issuer.url.as_str())
+                    .collect();
+                (
+                    format!("issuer is not trusted; trusted: {}", known.join(", ")),
+                    Some("spec.issuers".to_owned()),
+                )
+            }
+            Rejected::Token(TokenFault::Expired) => {
+                let ago = self.about.expires_in_seconds.unwrap_or_default().unsigned_abs();
+                (format!("expired {} ago", in_words(ago)), None)
+            }
+            Rejected::Token(TokenFault::LivesTooLong) => (
+                "lives longer than allowed".to_owned(),
+                Some("spec.tokenPolicy.maxTokenLifetime".to_owned()),
+            ),
+            Rejected::Token(TokenFault::ExpiresTooSoon) => {
+                let least = duration::format(at.minimum_remaining);
+                (
+                    format!("less than {least} left"),
+                    Some("spec.tokenPolicy.minimumRemaining".to_owned()),
+                )
+            }
+            Rejected::Token(TokenFault::RequiredClaim) => (
+                rejected.reason().to_owned(),
+                Some("spec.tokenPolicy.requiredClaims".to_owned()),
+            ),
+            Rejected::Token(TokenFault::TooLarge) => {
+                let most = self.chain.token_policy.max_token_bytes;
+                (
+                    format!("larger than {most} bytes"),
+                    Some("spec.tokenPolicy.maxTokenBytes".to_owned()),
+                )
+            }
+            Rejected::Unavailable(Unavailable::UnknownKey) => {
+                ("its key is not among those of its issuer".to_owned(), None)
+            }
+            other => (other.reason().to_owned(), None),
+        };
+        refused(hop, because, look_at)
+    }
+
+    fn audiences(&self) -> String {
+        let text = match peek::claims(self.token).get("aud") {
+            Some(Value::String(audience)) => audience.clone(),
+            Some(Value::Array(list)) => list
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", "),
+            _ => "none".to_owned(),
+        };
+        tame(&text, 60)
+    }
+
+    fn key_of(&self, caller: &Caller) -> Option<Key> {
+        let issuer = self.bundle.issuer(caller.issuer())?;
+        let key = match caller.key_id() {
+            Some(kid) => issuer.keys.iter().find(|key| key.kid() == Some(kid)),
+            None => issuer.keys.iter().next(),
+        }?;
+        let kid = key
+            .kid()
+            .map_or_else(|| key.thumbprint().to_string(), str::to_owned);
+        Some(Key {
+            kid: tame(&kid, 64),
+            algorithm: key.algorithm().name().to_owned(),
+        })
+    }
+
+    fn field_of(&self, service: &Service, field: &str) -> Option<String> {
+        let index = self
+            .chain
+            .services
+            .iter()
+            .position(|other| other.name == service.name)?;
+        Some(format!("spec.services[{index}].{field}"))
+    }
+}
+
+fn passes(hop: &str, key: Option<Key>, because: String) -> HopStanding {
+    HopStanding {
+        hop: hop.to_owned(),
+        standing: Standing::Passes,
+        because,
+        key,
+        look_at: None,
+    }
+}
+
+fn refused(hop: &str, because: String, look_at: Option<String>) -> HopStanding {
+    HopStanding {
+        hop: hop.to_owned(),
+        standing: Standing::Refused,
+        because,
+        key: None,
+        look_at,
+    }
+}
+
+fn not_reached(hop: &str) -> HopStanding {
+    HopStanding {
+        hop: hop.to_owned(),
+        standing: Standing::NotReached,
+        because: "not reached".to_owned(),
+        key: None,
+        look_at: None,
+    }
+}
+
+fn lacks(wanted: &str, caller: &Caller) -> String {
+    let has = if caller.scopes().is_empty() {
+        "none".to_owned()
+    } else {
+        caller.scopes().join(" ")
+    };
+    format!("scope: wants {wanted}, token has {}", tame(&has, 60))
+}
+
+fn scopes(caller: &Caller) -> String {
+    let scopes = caller.scopes().join(" ");
+    if scopes.is_empty() {
+        String::new()
+    } else {
+        format!(" (scope {})", tame(&scopes, 60))
+    }
+}
+
+/// Seconds in the two largest units: `4 m 12 s`.
+pub(crate) fn in_words(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (size, unit) in units {
+        if rest >= size && parts.len() < 2 {
+            parts.push(format!("{} {unit}", rest / size));
+            rest %= size;
+        }
+    }
+    if parts.is_empty() {
+        "0 s".to_owned()
+    } else {
+        parts.join(" ")
+    }
+}

@@ -1,0 +1,172 @@
+//! What a person sees of a running local chain, and what a program reads of it. Pure but for `follow`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::json;
+use servicechain_crds::ValidatedChain;
+use servicechain_crds::validated::{IssuerKind, Route, RouteTarget};
+use servicechain_runtime::clock::Clock;
+use tokio::sync::mpsc;
+
+use super::addresses::Addresses;
+use super::trail::{self, Record};
+use crate::paint::{Paint, short_key};
+use crate::print;
+
+/// What is said once everything is ready.
+pub(crate) struct Banner<'a> {
+    pub chain: &'a ValidatedChain,
+    pub addresses: &'a Addresses,
+    pub stores: &'a str,
+    /// The id of the key that signs, by the name of its issuer.
+    pub keys: &'a BTreeMap<String, String>,
+    /// Whether no other local chain is running, so that commands find this one without being told.
+    pub is_alone: bool,
+    pub took: Duration,
+}
+
+impl Banner<'_> {
+    pub(crate) fn render(&self, paint: Paint) -> String {
+        let chain = self.chain;
+        let services = match chain.services.len() {
+            1 => "1 service".to_owned(),
+            count => format!("{count} services"),
+        };
+        let mut text = format!(
+            "chain {} · {services} · {}\n",
+            paint.bold(&chain.name),
+            self.stores
+        );
+        let width = self
+            .addresses
+            .issuers
+            .iter()
+            .map(|(_, url)| url.len())
+            .max()
+            .unwrap_or_default();
+        let width = width.max(self.addresses.gateway.len());
+        for (issuer, (_, url)) in chain.issuers.iter().zip(&self.addresses.issuers) {
+            let IssuerKind::Managed(managed) = &issuer.kind;
+            let key = self
+                .keys
+                .get(&issuer.name)
+                .map(|kid| format!(", key {} active", short_key(kid)));
+            let _ = writeln!(
+                text,
+                "  issuer   {url:width$}   {:?}{}",
+                managed.algorithm,
+                key.unwrap_or_default()
+            );
+        }
+        for (index, route) in chain.gateway.routes.iter().enumerate() {
+            let (label, url) = if index == 0 {
+                ("gateway", self.addresses.gateway.as_str())
+            } else {
+                ("", "")
+            };
+            let _ = writeln!(text, "  {label:7}  {url:width$}   {}", self.describe(route));
+        }
+        self.render_commands(&mut text, paint);
+        let _ = writeln!(
+            text,
+            "ready in {:.1} s · Ctrl-C ends it\n",
+            self.took.as_secs_f64()
+        );
+        text
+    }
+
+    fn describe(&self, route: &Route) -> String {
+        let hosts = route.hosts.join(",");
+        match &route.target {
+            RouteTarget::Service(first) => {
+                let path: Vec<&str> = self
+                    .chain
+                    .path_from(first)
+                    .map(|service| service.name.as_str())
+                    .collect();
+                format!("{hosts}{}  ->  {}", route.path_prefix, path.join(" -> "))
+            }
+            RouteTarget::Issuer(issuer) => {
+                format!("{hosts}/oauth2, /jwks.json, /.well-known  ->  issuer {issuer}")
+            }
+        }
+    }
+
+    /// Lines that work as they are printed: for the first route that leads to a service.
+    fn render_commands(&self, text: &mut String, paint: Paint) {
+        let is_open = |route: &&Route| matches!(route.target, RouteTarget::Service(_));
+        let Some(route) = self.chain.gateway.routes.iter().find(is_open) else {
+            return;
+        };
+        let url = &self.addresses.gateway;
+        let port = url.rsplit(':').next().unwrap_or_default();
+        let which = if self.is_alone {
+            String::new()
+        } else {
+            format!(" --port {port}")
+        };
+        let host = route
+            .hosts
+            .first()
+            .map(|host| format!(" -H 'Host: {}'", host.replace('*', "any")));
+        let host = host.unwrap_or_default();
+        let bearer = r#"-H "Authorization: Bearer $TOKEN""#;
+        let commands = [
+            format!("export TOKEN=$(servicechain token{which})"),
+            format!(
+                r#"curl -X PUT {bearer}{host} -H 'Content-Type: application/json' -d '{{"name":"lamp"}}' {url}/items/1"#
+            ),
+            format!("curl {bearer}{host} {url}/items/1"),
+            format!("servicechain token{which} | servicechain explain{which}"),
+        ];
+        text.push_str("  try it:\n");
+        for command in commands {
+            let _ = writeln!(text, "    {}", paint.bold(&command));
+        }
+    }
+}
+
+/// The one line for programs.
+pub(crate) fn json(addresses: &Addresses, token: &str) -> String {
+    let map = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
+    json!({
+        "gateway": addresses.gateway,
+        "issuer": addresses.issuers.first().map(|(_, url)| url),
+        "services": map(&addresses.services),
+        "admin": map(&addresses.admin),
+        "token": token,
+    })
+    .to_string()
+}
+
+/// Shows every request as it happens, until nobody can see it any more.
+pub(crate) async fn follow(
+    events: mpsc::Receiver<Record>,
+    chain: &ValidatedChain,
+    paint: Paint,
+    is_shown: bool,
+) {
+    let order: Vec<String> = chain
+        .services
+        .iter()
+        .map(|service| service.name.clone())
+        .collect();
+    let clock = Clock::system();
+    trail::follow(events, |gateway, hops| {
+        if is_shown {
+            let line = trail::line(&time_of_day(&clock), gateway, hops, &order, paint);
+            // Where standard output is gone there is nobody to tell.
+            let _ = print(&format!("{line}\n"));
+        }
+    })
+    .await;
+}
+
+fn time_of_day(clock: &Clock) -> String {
+    let now = jiff::Timestamp::try_from(clock.now()).unwrap_or_default();
+    now.to_zoned(jiff::tz::TimeZone::system())
+        .strftime("%H:%M:%S")
+        .to_string()
+}

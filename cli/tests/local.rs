@@ -1,0 +1,423 @@
+//! The whole chain in one process: what the README promises, over real sockets, against the real program.
+#![cfg(test)]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+/// A debug build on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// What is promised is a second or two.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A running `servicechain local`; killed if a test fails before it is told to end.
+struct Local {
+    child: Child,
+    stdout: Option<BufReader<ChildStdout>>,
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn servicechain(state: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_servicechain"));
+    command
+        .args(args)
+        .env_clear()
+        .env("SERVICECHAIN_STATE_DIR", state)
+        .stdin(Stdio::null());
+    command
+}
+
+impl Local {
+    fn start(state: &Path, args: &[&str]) -> Self {
+        let args = [&["local"], args].concat();
+        let mut child = servicechain(state, &args).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().map(BufReader::new);
+        Self { child, stdout }
+    }
+
+    /// The next line, or a failure after the deadline.
+    fn line(&mut self) -> String {
+        let mut stdout = self.stdout.take().unwrap();
+        let reader = thread::spawn(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            (stdout, line)
+        });
+        let deadline = Instant::now() + READY_WITHIN;
+        while !reader.is_finished() && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        assert!(reader.is_finished(), "no line within {READY_WITHIN:?}");
+        let (stdout, line) = reader.join().unwrap();
+        self.stdout = Some(stdout);
+        assert!(!line.is_empty(), "it ended: {:?}", self.child.wait());
+        line
+    }
+
+    /// Reads lines up to the one that satisfies.
+    fn lines_until(&mut self, satisfies: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| satisfies(line)) {
+            lines.push(self.line());
+        }
+        lines
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn ends(&mut self) -> (ExitStatus, Duration) {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, begun.elapsed());
+            }
+            assert!(begun.elapsed() < ENDS_WITHIN, "it does not end");
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+        rest
+    }
+}
+
+struct Http(Client<HttpConnector, Full<Bytes>>);
+
+impl Http {
+    fn new() -> Self {
+        Self(Client::builder(TokioExecutor::new()).build_http())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> (Response<()>, Value) {
+        let mut request = Request::builder().method(method).uri(url);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default()));
+        let answer = self.0.request(request.body(body).unwrap()).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (
+            Response::from_parts(parts, ()),
+            serde_json::from_slice(&body).unwrap_or_default(),
+        )
+    }
+
+    async fn get(&self, url: &str, token: Option<&str>) -> (Response<()>, Value) {
+        self.send(Method::GET, url, token, None).await
+    }
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no {pointer} in {value}"))
+}
+
+fn of_hops(answer: &Value, field: &str) -> Vec<String> {
+    let hops = answer["hops"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no hops in {answer}"));
+    hops.iter()
+        .map(|hop| text(hop, &format!("/{field}")).to_owned())
+        .collect()
+}
+
+fn output(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_requests_work_through_four_verifications() {
+    let state = tempfile::tempdir().unwrap();
+    let mut local = Local::start(
+        state.path(),
+        &[
+            "-f",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shop.yaml"),
+            "--json",
+        ],
+    );
+    let ready: Value = serde_json::from_str(&local.line()).unwrap();
+    let (gateway, token) = (text(&ready, "/gateway"), text(&ready, "/token"));
+    let http = Http::new();
+    let url = format!("{gateway}/items/1");
+
+    let (answer, body) = http
+        .send(Method::PUT, &url, Some(token), Some(json!({"name": "lamp"})))
+        .await;
+    assert!(
+        matches!(answer.status(), StatusCode::OK | StatusCode::CREATED),
+        "{answer:?} {body}"
+    );
+    let (answer, body) = http.get(&url, Some(token)).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{body}");
+    assert_eq!(of_hops(&body, "service"), ["a", "b", "c"]);
+    assert_eq!(body["hops"][0]["item"], json!({"name": "lamp"}));
+    let (_, body) = http.get(&url, Some(token)).await;
+    assert_eq!(of_hops(&body, "source"), ["cache", "cache", "cache"]);
+
+    let services = ready["services"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|url| url.as_str().unwrap());
+    let each: Vec<&str> = std::iter::once(gateway).chain(services).collect();
+    assert_eq!(each.len(), 4);
+    for url in each {
+        let (answer, _) = http.get(&format!("{url}/items/1"), None).await;
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{url}");
+        assert_eq!(answer.headers()[header::WWW_AUTHENTICATE], "Bearer", "{url}");
+        let (answer, body) = http.get(&format!("{url}/items/1"), Some(token)).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{url} {body}");
+    }
+    for (name, url) in ready["admin"].as_object().unwrap() {
+        let (answer, _) = http.get(&format!("{}/readyz", url.as_str().unwrap()), None).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{name}");
+    }
+    let (answer, keys) = http.get(&format!("{gateway}/jwks.json"), None).await;
+    assert_eq!(
+        answer.status(),
+        StatusCode::OK,
+        "the issuer's keys are exposed by a route"
+    );
+    assert!(
+        keys["keys"].as_array().is_some_and(|keys| !keys.is_empty()),
+        "{keys}"
+    );
+
+    local.signal("-INT");
+    let (status, _) = local.ends();
+    assert_eq!(
+        (status.code(), local.rest()),
+        (Some(0), String::new()),
+        "one line, and nothing else"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_sees_each_requests_path_and_the_printed_commands_work() {
+    let state = tempfile::tempdir().unwrap();
+    let mut local = Local::start(state.path(), &[]);
+    let banner = local.lines_until(|line| line.starts_with("ready in ")).concat();
+    let gateway = banner
+        .split_whitespace()
+        .skip_while(|word| *word != "gateway")
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    for said in [
+        "chain shop · 3 services · embedded stores",
+        "  issuer   http://127.0.0.1:",
+        "/  ->  a -> b -> c",
+        "ES256, key ",
+    ] {
+        assert!(banner.contains(said), "{said:?} is not in\n{banner}");
+    }
+
+    let token = output(servicechain(state.path(), &["token"]));
+    assert!(token.status.success(), "{token:?}");
+    let token = String::from_utf8(token.stdout).unwrap();
+    assert_eq!(
+        token.matches('\n').count(),
+        1,
+        "the token stands alone on its line"
+    );
+    let token = token.trim();
+
+    let http = Http::new();
+    let (answer, _) = http.get(&format!("{gateway}/items/1"), Some(token)).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    http.get(&format!("{gateway}/items/1"), None).await;
+    let seen = local.lines_until(|line| line.contains("401"));
+    let lines: Vec<&String> = seen.iter().filter(|line| line.contains("GET /items/1")).collect();
+    assert_eq!(lines.len(), 2, "{seen:?}");
+    for said in [
+        "  200  ",
+        "gateway ✓",
+        "a ✓ database ",
+        "b ✓ database ",
+        "c ✓ database ",
+        "client:demo",
+    ] {
+        assert!(lines[0].contains(said), "{said:?} is not in {}", lines[0]);
+    }
+    assert!(lines[1].contains("gateway ✗ no token"), "{}", lines[1]);
+    assert!(!seen.concat().contains(token), "a token in a log");
+
+    let file = state.path().join("token.txt");
+    std::fs::write(&file, token).unwrap();
+    let explained = output(servicechain(
+        state.path(),
+        &["explain", "shop", "--token-file", file.to_str().unwrap()],
+    ));
+    let said = String::from_utf8(explained.stdout).unwrap();
+    assert!(
+        explained.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&explained.stderr)
+    );
+    assert!(
+        said.contains("gateway  ✓ key ") && said.contains("a        ✓ key "),
+        "{said}"
+    );
+    let refused = output(servicechain(
+        state.path(),
+        &[
+            "explain",
+            "--token-file",
+            file.to_str().unwrap(),
+            "--method",
+            "DELETE",
+            "-o",
+            "json",
+        ],
+    ));
+    assert_eq!(refused.status.code(), Some(1));
+    let said: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(text(&said, "/hops/1/standing"), "refused");
+    let scoped = output(servicechain(state.path(), &["token", "--scope", "items:read"]));
+    assert!(scoped.status.success());
+    let unknown = output(servicechain(state.path(), &["token", "--client", "nobody"]));
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&unknown.stderr),
+        "error: chain shop has no client \"nobody\"; it has demo\n"
+    );
+
+    local.signal("-TERM");
+    let (status, took) = local.ends();
+    assert!(
+        status.success() && took < Duration::from_secs(3),
+        "{status} {took:?}"
+    );
+    let gone = output(servicechain(state.path(), &["token"]));
+    assert_eq!(gone.status.code(), Some(1), "its record is gone with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_chains_run_beside_each_other_and_trust_only_their_own_tokens() {
+    let state = tempfile::tempdir().unwrap();
+    let (mut one, mut two) = (
+        Local::start(state.path(), &["--json"]),
+        Local::start(state.path(), &["--json"]),
+    );
+    let ready: Vec<Value> = [&mut one, &mut two]
+        .into_iter()
+        .map(|local| serde_json::from_str(&local.line()).unwrap())
+        .collect();
+    let http = Http::new();
+    for (at, of, expected) in [(0, 0, 200), (1, 1, 200), (0, 1, 401), (1, 0, 401)] {
+        let url = format!("{}/items/1", text(&ready[at], "/gateway"));
+        let (answer, body) = http.get(&url, Some(text(&ready[of], "/token"))).await;
+        assert_eq!(answer.status(), expected, "token of {of} at {at}: {body}");
+    }
+
+    let which = output(servicechain(state.path(), &["token"]));
+    assert_eq!(which.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&which.stderr).contains("choose one with --port"),
+        "{which:?}"
+    );
+    let port = text(&ready[1], "/gateway").rsplit(':').next().unwrap();
+    assert!(
+        output(servicechain(state.path(), &["token", "--port", port]))
+            .status
+            .success()
+    );
+    for local in [&mut one, &mut two] {
+        local.signal("-INT");
+        assert!(local.ends().0.success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_stays_where_it_is_told_to() {
+    let state = tempfile::tempdir().unwrap();
+    let data = state.path().join("data");
+    let arguments = ["--json", "--data", data.to_str().unwrap()];
+    let http = Http::new();
+    let mut items = Vec::new();
+    for write in [true, false] {
+        let mut local = Local::start(state.path(), &arguments);
+        let ready: Value = serde_json::from_str(&local.line()).unwrap();
+        let (url, token) = (
+            format!("{}/items/1", text(&ready, "/gateway")),
+            text(&ready, "/token"),
+        );
+        if write {
+            http.send(Method::PUT, &url, Some(token), Some(json!({"name": "lamp"})))
+                .await;
+        }
+        let (_, body) = http.get(&url, Some(token)).await;
+        items.push(body["hops"][0]["item"].clone());
+        local.signal("-INT");
+        assert!(local.ends().0.success());
+    }
+    assert_eq!(items, [json!({"name": "lamp"}), json!({"name": "lamp"})]);
+    assert!(data.join("shop-a.sqlite").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_servers_hold_the_items() {
+    let (postgres, redis) = (
+        servicechain_fixtures::Postgres::start().unwrap(),
+        servicechain_fixtures::Redis::start().unwrap(),
+    );
+    let state = tempfile::tempdir().unwrap();
+    let postgres_url = postgres.database("servicechain").unwrap();
+    let arguments = ["--json", "--postgres", &postgres_url, "--redis", &redis.url()];
+    let mut local = Local::start(state.path(), &arguments);
+    let ready: Value = serde_json::from_str(&local.line()).unwrap();
+    let (url, token) = (
+        format!("{}/items/1", text(&ready, "/gateway")),
+        text(&ready, "/token"),
+    );
+    let http = Http::new();
+    let (answer, body) = http
+        .send(Method::PUT, &url, Some(token), Some(json!({"name": "lamp"})))
+        .await;
+    assert!(answer.status().is_success(), "{body}");
+    http.get(&url, Some(token)).await;
+    let (_, body) = http.get(&url, Some(token)).await;
+    assert_eq!(of_hops(&body, "source"), ["cache", "cache", "cache"]);
+    local.signal("-INT");
+    assert!(local.ends().0.success());
+}

@@ -148,7 +148,7 @@ pub enum KeyState {
 /// Matches a token without `iat`, or with `iat <= issued_before`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// The issuer's name in this bundle.
+    /// The issuer's name in this bundle; of an issuer that is not in it, an entry matches nothing.
     pub issuer: String,
     pub kind: RevocationKind,
     /// Of the revoked value; of the empty string where `kind` is `Issuer`.

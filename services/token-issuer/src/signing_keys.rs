@@ -155,7 +155,7 @@ impl SigningKeys {
         Ok(Signed { token, lifetime })
     }
 
-    /// Whether [`Self::sign`] would sign now.
+    /// Whether a token could be signed now.
     pub fn can_sign(&self) -> Result<(), CannotSign> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let held = self.verifier.held().ok_or(CannotSign::NoBundle)?;

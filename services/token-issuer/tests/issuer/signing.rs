@@ -1,7 +1,10 @@
 //! Which key signs when: only an own one that the held bundle calls Active, before its end, and never again afterwards.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
 use servicechain_auth::keys_endpoint::Offers as _;
 use servicechain_keys::{
     Algorithm, CompactJws, KeyState, NumericDate, Revocation, RevocationKind, ShortDigest, SigningKey,
@@ -83,6 +86,54 @@ async fn rotation_moves_to_the_next_key_and_reports_when_the_last_token_of_the_o
     next.state = KeyState::Retiring;
     pod.publish(3, vec![old, next]);
     assert!(refusal(&pod).await.contains("no signing key"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_token_signed_while_its_key_is_stopped_outlives_what_is_reported() {
+    for _ in 0..20 {
+        let pod = Arc::new(Pod::signing(Algorithm::EdDSA));
+        let keys = pod.offered_as([KeyState::Retiring, KeyState::Active]);
+        let old = keys[0].jwk.kid().unwrap().to_owned();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let (pod, is_over) = (Arc::clone(&pod), Arc::clone(&is_over));
+                tokio::spawn(async move {
+                    let mut signed = Vec::new();
+                    while !is_over.load(Ordering::SeqCst) {
+                        let answer = pod.token(GRANT).await;
+                        let jws = CompactJws::parse(answer.token(), 8192).unwrap();
+                        let claims: Value = serde_json::from_slice(&jws.payload).unwrap();
+                        signed.push((jws.header.kid.unwrap(), claims["exp"].as_u64().unwrap()));
+                        pod.hand.advance(Duration::from_secs(1));
+                    }
+                    signed
+                })
+            })
+            .collect();
+        while pod.now() < START + 40 {
+            tokio::task::yield_now().await;
+        }
+        pod.verifier
+            .hold(bundle(2, keys).sign(&TRUST_KEY).unwrap().into());
+        let reported = pod.keys.stopped()[&old].as_seconds();
+        while pod.now() < reported - 800 {
+            tokio::task::yield_now().await;
+        }
+        is_over.store(true, Ordering::SeqCst);
+        let mut last = 0;
+        for client in clients {
+            let signed = client.await.unwrap();
+            last = signed
+                .iter()
+                .filter(|(kid, _)| *kid == old)
+                .map(|(_, exp)| *exp)
+                .max()
+                .unwrap_or(0)
+                .max(last);
+        }
+        assert!(last > 0 && last <= reported, "{last} {reported}");
+    }
 }
 
 #[tokio::test]

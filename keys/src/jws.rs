@@ -11,6 +11,11 @@ use crate::strict_json;
 /// Header parameters that carry or point to keys, change what is signed, or must be understood.
 const REFUSED_PARAMETERS: [&str; 7] = ["crit", "jwk", "x5c", "jku", "x5u", "zip", "b64"];
 
+/// Everything a header is read for.
+const PARAMETERS: [&str; 10] = [
+    "alg", "kid", "typ", "crit", "jwk", "x5c", "jku", "x5u", "zip", "b64",
+];
+
 /// Why a string is no acceptable compact JWS. Nothing of the string is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -58,7 +63,7 @@ impl<'a> CompactJws<'a> {
     /// See [`Malformed`]; a token longer than `max_bytes` is not looked at.
     pub fn parse(token: &'a str, max_bytes: usize) -> Result<Self, Malformed> {
         let parts = Parts::split(token.as_bytes(), max_bytes)?;
-        let header = JoseHeader::parse(&parts.header()?)?;
+        let header = JoseHeader::read(&parts.header_json()?)?;
         let payload = base64url::decode(parts.payload).map_err(|_| Malformed::NotBase64url)?;
         let signature = parts.signature()?;
         Ok(Self {
@@ -82,30 +87,35 @@ impl std::fmt::Debug for CompactJws<'_> {
 
 impl JoseHeader {
     pub(crate) fn parse(members: &Map<String, Value>) -> Result<Self, Malformed> {
+        Self::of(|name| members.get(name).cloned())
+    }
+
+    fn read(json: &[u8]) -> Result<Self, Malformed> {
+        let mut values = strict_json::select(json, &PARAMETERS).map_err(|_| Malformed::Header)?;
+        Self::of(|name| {
+            let at = PARAMETERS.iter().position(|parameter| *parameter == name)?;
+            values.get_mut(at)?.take()
+        })
+    }
+
+    fn of(mut parameter: impl FnMut(&str) -> Option<Value>) -> Result<Self, Malformed> {
         for name in REFUSED_PARAMETERS {
-            if members.contains_key(name) {
+            if parameter(name).is_some() {
                 return Err(Malformed::RefusedParameter(name));
             }
         }
-        let algorithm = parse_algorithm(text(members, "alg")?.ok_or(Malformed::Parameter("alg"))?)?;
-        let kid = text(members, "kid")?;
-        if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+        let mut text = |name| match parameter(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Malformed::Parameter(name)),
+        };
+        let algorithm = parse_algorithm(&text("alg")?.ok_or(Malformed::Parameter("alg"))?)?;
+        let kid = text("kid")?;
+        if kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
             return Err(Malformed::Parameter("kid"));
         }
-        let typ = text(members, "typ")?;
-        Ok(Self {
-            algorithm,
-            kid: kid.map(str::to_owned),
-            typ: typ.map(str::to_owned),
-        })
-    }
-}
-
-fn text<'a>(members: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, Malformed> {
-    match members.get(name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Malformed::Parameter(name)),
+        let typ = text("typ")?;
+        Ok(Self { algorithm, kid, typ })
     }
 }
 
@@ -153,8 +163,11 @@ impl<'a> Parts<'a> {
     }
 
     pub(crate) fn header(&self) -> Result<Map<String, Value>, Malformed> {
-        let json = base64url::decode(self.header).map_err(|_| Malformed::NotBase64url)?;
-        strict_json::object(&json).map_err(|_| Malformed::Header)
+        strict_json::object(&self.header_json()?).map_err(|_| Malformed::Header)
+    }
+
+    fn header_json(&self) -> Result<Vec<u8>, Malformed> {
+        base64url::decode(self.header).map_err(|_| Malformed::NotBase64url)
     }
 
     pub(crate) fn payload(&self) -> Result<Vec<u8>, Malformed> {

@@ -33,11 +33,47 @@ fn measure(times: u32, mut call: impl FnMut()) -> f64 {
 }
 
 fn main() {
+    memory();
     cache_hits();
     maps();
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
         whole_verification(algorithm);
     }
+}
+
+/// How much the process grows by a cached token, against what the cache believes.
+fn memory() {
+    for extra in [0, 600, 3000] {
+        let chain = Specimen::new();
+        let verifier = chain.verifier();
+        let tokens: Vec<_> = (0..4000)
+            .map(|number| {
+                let mut claims = chain.claims();
+                claims.insert("jti".into(), format!("{number:0>36}").into());
+                claims.insert("groups".into(), "g".repeat(extra).into());
+                chain.token_with(&claims)
+            })
+            .collect();
+        let before = resident_bytes();
+        for token in &tokens {
+            assert!(matches!(verifier.judge(&bearing(token)), Judged::Verified(_)));
+        }
+        let each = (resident_bytes() - before) / verifier.cached_tokens();
+        println!(
+            "memory of a cached token of {:>4} B          {each:>8} B",
+            tokens[0].len()
+        );
+    }
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or_default();
+    pages * 4096
 }
 
 fn cache_hits() {

@@ -11,6 +11,21 @@ use crate::rejected::{Rejected, TokenFault};
 /// 9999-12-31T23:59:59Z. What lies beyond is no date, and sums with it could overflow.
 const LAST_DATE: u64 = 253_402_300_799;
 
+/// The claims that verification reads; the others wait in the payload until somebody asks for one.
+const READ: [&str; 11] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "iat",
+    "nbf",
+    "client_id",
+    "jti",
+    "sid",
+    "scope",
+    "cnf",
+];
+
 /// Claims whose types are right; whether they are acceptable is not decided here.
 pub(crate) struct Claims {
     pub(crate) iss: String,
@@ -22,60 +37,65 @@ pub(crate) struct Claims {
     pub(crate) client_id: Option<String>,
     pub(crate) token_id: Option<String>,
     pub(crate) session_id: Option<String>,
-    all: Map<String, Value>,
+    scope: Option<Value>,
+    payload: Vec<u8>,
 }
 
 impl Claims {
-    /// Parses a payload that must be one strict JSON object; `cnf` in it is refused.
-    pub(crate) fn parse(payload: &[u8]) -> Result<Self, Rejected> {
-        let all = strict_json::object(payload).map_err(|_| TokenFault::ClaimsSyntax)?;
-        if all.contains_key("cnf") {
+    /// Reads a payload that must be one strict JSON object; `cnf` in it is refused.
+    pub(crate) fn parse(payload: Vec<u8>) -> Result<Self, Rejected> {
+        let read = strict_json::select(&payload, &READ).map_err(|_| TokenFault::ClaimsSyntax)?;
+        let [iss, sub, aud, exp, iat, nbf, client_id, jti, sid, scope, cnf] = read;
+        if cnf.is_some() {
             return Err(TokenFault::Confirmation.into());
         }
         Ok(Self {
-            iss: required(text(&all, "iss")?, "iss")?,
-            subject: required(text(&all, "sub")?, "sub")?,
-            audiences: audiences(all.get("aud"))?,
-            expires_at: required(date(&all, "exp", Number::floor)?, "exp")?,
-            issued_at: required(date(&all, "iat", Number::floor)?, "iat")?,
-            not_before: date(&all, "nbf", Number::ceil)?,
-            client_id: text(&all, "client_id")?,
-            token_id: text(&all, "jti")?,
-            session_id: text(&all, "sid")?,
-            all,
+            iss: required(text(iss, "iss")?, "iss")?,
+            subject: required(text(sub, "sub")?, "sub")?,
+            audiences: audiences(aud)?,
+            expires_at: required(date(exp, "exp", Number::floor)?, "exp")?,
+            issued_at: required(date(iat, "iat", Number::floor)?, "iat")?,
+            not_before: date(nbf, "nbf", Number::ceil)?,
+            client_id: text(client_id, "client_id")?,
+            token_id: text(jti, "jti")?,
+            session_id: text(sid, "sid")?,
+            scope,
+            payload,
         })
     }
 
-    /// The claim of exactly this name or, where there is none, the member reached by walking objects at the dots.
-    pub(crate) fn get(&self, path: &str) -> Option<&Value> {
-        self.all.get(path).or_else(|| {
-            let mut segments = path.split('.');
-            let first = self.all.get(segments.next()?)?;
-            segments.try_fold(first, |value, segment| value.as_object()?.get(segment))
-        })
+    /// Parses them all again: cheaper than to keep trees of what is seldom asked for.
+    pub(crate) fn all(&self) -> AllClaims {
+        // The payload was read as strictly before, so that it parses.
+        AllClaims(strict_json::object(&self.payload).unwrap_or_default())
     }
 
-    /// The scopes at `path`: a string of words between spaces (RFC 8693 section 4.2), or an array of strings.
-    /// Anything else grants nothing.
+    /// What the claim at `path` grants: a string of words between spaces (RFC 8693 section 4.2), or an array of
+    /// strings. Anything else grants nothing.
     pub(crate) fn scopes(&self, path: &str) -> Vec<String> {
-        match self.get(path) {
-            Some(Value::String(words)) => words
-                .split(' ')
-                .filter(|word| !word.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            Some(Value::Array(words)) => words
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
-            _ => Vec::new(),
+        match path {
+            "scope" => words(self.scope.as_ref()),
+            _ => words(self.all().get(path)),
         }
     }
 
-    /// What the claims take in memory, in bytes: an estimate that errs upwards.
+    /// What they take in memory, in bytes: the payload and, as fields, parts of it.
     pub(crate) fn memory(&self) -> u64 {
-        self.all.iter().map(memory_of_member).sum()
+        2 * self.payload.len() as u64
+    }
+}
+
+/// Every claim of a token, to be asked for by name.
+pub(crate) struct AllClaims(Map<String, Value>);
+
+impl AllClaims {
+    /// The claim of exactly this name or, where there is none, the member reached by walking objects at the dots.
+    pub(crate) fn get(&self, path: &str) -> Option<&Value> {
+        self.0.get(path).or_else(|| {
+            let mut segments = path.split('.');
+            let first = self.0.get(segments.next()?)?;
+            segments.try_fold(first, |value, segment| value.as_object()?.get(segment))
+        })
     }
 
     /// Whether the claim at `path` is there and, if values are given, is one of them or an array that holds one.
@@ -96,23 +116,8 @@ impl Claims {
 
 impl fmt::Debug for Claims {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Claims({} members)", self.all.len())
+        write!(formatter, "Claims({} bytes)", self.payload.len())
     }
-}
-
-/// A tree node is at least half full, and so is an array that grew: what is in them counts twice.
-fn memory_of_member((name, value): (&String, &Value)) -> u64 {
-    2 * size_of::<String>() as u64 + name.len() as u64 + memory_of(value)
-}
-
-fn memory_of(value: &Value) -> u64 {
-    let inside = match value {
-        Value::String(text) => text.len() as u64,
-        Value::Array(items) => items.iter().map(memory_of).sum(),
-        Value::Object(members) => members.iter().map(memory_of_member).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    };
-    2 * size_of::<Value>() as u64 + inside
 }
 
 fn required<T>(claim: Option<T>, name: &'static str) -> Result<T, TokenFault> {
@@ -120,26 +125,25 @@ fn required<T>(claim: Option<T>, name: &'static str) -> Result<T, TokenFault> {
 }
 
 /// A string claim; the empty string counts as missing, since it names nobody.
-fn text(claims: &Map<String, Value>, name: &'static str) -> Result<Option<String>, TokenFault> {
-    match claims.get(name) {
+fn text(claim: Option<Value>, name: &'static str) -> Result<Option<String>, TokenFault> {
+    match claim {
         None => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Err(TokenFault::ClaimMissing(name)),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(TokenFault::ClaimType(name)),
     }
 }
 
 /// `aud`: a string or an array of strings (RFC 7519 section 4.1.3).
-fn audiences(claim: Option<&Value>) -> Result<Vec<String>, TokenFault> {
+fn audiences(claim: Option<Value>) -> Result<Vec<String>, TokenFault> {
     let audiences = match claim {
         None => return Err(TokenFault::ClaimMissing("aud")),
-        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::String(one)) => vec![one],
         Some(Value::Array(several)) => several
-            .iter()
-            .map(|one| {
-                one.as_str()
-                    .map(str::to_owned)
-                    .ok_or(TokenFault::ClaimType("aud"))
+            .into_iter()
+            .map(|one| match one {
+                Value::String(one) => Ok(one),
+                _ => Err(TokenFault::ClaimType("aud")),
             })
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(TokenFault::ClaimType("aud")),
@@ -150,16 +154,32 @@ fn audiences(claim: Option<&Value>) -> Result<Vec<String>, TokenFault> {
     Ok(audiences)
 }
 
+fn words(claim: Option<&Value>) -> Vec<String> {
+    match claim {
+        Some(Value::String(words)) => words
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        Some(Value::Array(words)) => words
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// A `NumericDate` (RFC 7519 section 2): a JSON number, 0 or later, at most the year 9999. A fraction is rounded
 /// to the side on which the token is good for less.
 fn date(
-    claims: &Map<String, Value>,
+    claim: Option<Value>,
     name: &'static str,
     round: fn(&Number) -> Option<u64>,
 ) -> Result<Option<NumericDate>, TokenFault> {
-    match claims.get(name) {
+    match claim {
         None => Ok(None),
-        Some(Value::Number(number)) => round(number)
+        Some(Value::Number(number)) => round(&number)
             .filter(|&seconds| seconds <= LAST_DATE)
             .map(|seconds| Some(NumericDate::from_seconds(seconds)))
             .ok_or(TokenFault::ClaimType(name)),
@@ -202,12 +222,12 @@ mod tests {
 
     fn parse(members: &str) -> Result<Claims, Rejected> {
         let base = r#""iss":"i","sub":"s","aud":"a","exp":2000,"iat":1000"#;
-        Claims::parse(format!("{{{base}{members}}}").as_bytes())
+        Claims::parse(format!("{{{base}{members}}}").into_bytes())
     }
 
     fn parse_exp(exp: &str) -> Result<u64, Rejected> {
         let payload = format!(r#"{{"iss":"i","sub":"s","aud":"a","iat":1,"exp":{exp}}}"#);
-        Claims::parse(payload.as_bytes()).map(|claims| claims.expires_at.as_seconds())
+        Claims::parse(payload.into_bytes()).map(|claims| claims.expires_at.as_seconds())
     }
 
     #[test]
@@ -276,7 +296,7 @@ mod tests {
             b"{\"a\":1,}",
         ] {
             assert_eq!(
-                Claims::parse(payload).unwrap_err(),
+                Claims::parse(payload.to_vec()).unwrap_err(),
                 TokenFault::ClaimsSyntax.into()
             );
         }
@@ -306,7 +326,7 @@ mod tests {
                         Some(format!("\"{other}\":{value}"))
                     })
                     .collect();
-                Claims::parse(format!("{{{}}}", members.join(",")).as_bytes()).unwrap_err()
+                Claims::parse(format!("{{{}}}", members.join(",")).into_bytes()).unwrap_err()
             };
             assert_eq!(with(None), TokenFault::ClaimMissing(name).into());
             assert_eq!(with(Some("{}")), TokenFault::ClaimType(name).into());
@@ -319,7 +339,7 @@ mod tests {
     #[test]
     fn an_audience_is_a_string_or_strings() {
         let parse = |aud: &str| {
-            Claims::parse(format!(r#"{{"iss":"i","sub":"s","aud":{aud},"exp":2,"iat":1}}"#).as_bytes())
+            Claims::parse(format!(r#"{{"iss":"i","sub":"s","aud":{aud},"exp":2,"iat":1}}"#).into_bytes())
                 .map(|claims| claims.audiences)
         };
         assert_eq!(parse(r#""a""#).unwrap(), ["a"]);
@@ -355,8 +375,9 @@ mod tests {
 
     #[test]
     fn a_required_claim_is_compared_exactly() {
-        let claims =
-            parse(r#","tenant":"acme","groups":["x","y"],"verified":true,"level":3,"nil":null"#).unwrap();
+        let claims = parse(r#","tenant":"acme","groups":["x","y"],"verified":true,"level":3,"nil":null"#)
+            .unwrap()
+            .all();
         let has = |path, values: &[&str]| {
             claims.has(path, &values.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
@@ -369,12 +390,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_payload_panics(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Claims::parse(&payload);
+            let _ = Claims::parse(payload);
         }
 
         #[test]
         fn no_json_like_text_panics(payload in r#"[\{\}\[\]",:a-z0-9\.e\-\\u ]{0,80}"#) {
-            let _ = Claims::parse(payload.as_bytes());
+            let _ = Claims::parse(payload.into_bytes());
         }
     }
 }

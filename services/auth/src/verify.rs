@@ -68,7 +68,7 @@ pub(crate) fn largest_token(bundle: &HeldBundle) -> usize {
 /// The issuer whose key a token names, for whoever wants to ask that issuer's authority about it.
 pub(crate) fn issuer_of<'b>(token: &[u8], bundle: &'b HeldBundle) -> Option<&'b TrustedIssuer> {
     let jws = parse(token, LARGEST_TOKEN).ok()?;
-    bundle.issuer(&Claims::parse(&jws.payload).ok()?.iss)
+    bundle.issuer(&Claims::parse(jws.payload).ok()?.iss)
 }
 
 pub(crate) fn reach_verdict(
@@ -87,7 +87,7 @@ pub(crate) fn reach_verdict(
         algorithm: header.algorithm,
         key_id: header.kid,
         token_type: header.typ,
-        claims: Claims::parse(&payload)?,
+        claims: Claims::parse(payload)?,
     };
     let judgement = judge(&statement, bundle, hop, now)?;
     judgement
@@ -157,13 +157,12 @@ fn judge<'b>(
         .find(is_accepted)
         .ok_or(TokenFault::Audience)?;
     check_time(claims, bundle, issuer, hop, now)?;
-    let policy = &bundle.bundle().policy;
-    if !policy
-        .required_claims
-        .iter()
-        .all(|required| claims.has(&required.name, &required.values))
-    {
-        return Err(TokenFault::RequiredClaim.into());
+    let required = &bundle.bundle().policy.required_claims;
+    if !required.is_empty() {
+        let all = claims.all();
+        if !required.iter().all(|claim| all.has(&claim.name, &claim.values)) {
+            return Err(TokenFault::RequiredClaim.into());
+        }
     }
     let has_revocations = !bundle.bundle().revocations.is_empty();
     if has_revocations && is_revoked(claims, issuer) {

@@ -86,7 +86,7 @@ fn a_good_token_names_its_caller() {
     assert_eq!(caller.generation(), case.bundle.generation);
     assert_eq!(caller.token().as_str(), token);
     assert_eq!(
-        caller.claim("jti").and_then(Value::as_str),
+        caller.claim("jti").as_ref().and_then(Value::as_str),
         Some("5f0c1f5e-6d0e-4f6b-9a3e-0d7f5c2f9a10")
     );
     assert_eq!(caller.to_string(), "user:alice");

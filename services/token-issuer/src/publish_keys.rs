@@ -18,12 +18,7 @@ const CACHING: (HeaderName, &str) = (CACHE_CONTROL, "public, max-age=60");
 
 /// Every key that verifiers accept from this issuer, as RFC 7517 section 5 writes them.
 pub(crate) fn key_set(held: Option<&HeldBundle>, issuer: &Issuer) -> Response {
-    let entry = held.and_then(|held| {
-        held.bundle()
-            .issuers
-            .iter()
-            .find(|entry| entry.name == issuer.name)
-    });
+    let entry = held.and_then(|held| held.bundle().issuers.iter().find(|entry| entry.iss == issuer.url));
     let Some(entry) = entry else {
         return Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -168,7 +168,7 @@ impl SigningKeys {
         held: &'a HeldBundle,
         now: NumericDate,
     ) -> Result<(&'a TrustedIssuer, &'a IssuerKey, &'a LivingKey), CannotSign> {
-        let trusted = self.trusted(held).ok_or(CannotSign::NotInBundle)?;
+        let trusted = held.issuer(&self.issuer.url).ok_or(CannotSign::NotInBundle)?;
         let mut refusal = CannotSign::NoActiveKey;
         for entry in self
             .own_entries(held)
@@ -232,8 +232,8 @@ impl SigningKeys {
 
     fn goes_on(&self, living: &LivingKey, own: &[&IssuerKey], held: &HeldBundle) -> bool {
         let kid = living.key.kid();
-        if self
-            .trusted(held)
+        if held
+            .issuer(&self.issuer.url)
             .is_some_and(|trusted| trusted.revokes(RevocationKind::Key, kid, None))
         {
             return false;
@@ -277,18 +277,13 @@ impl SigningKeys {
         Ok(())
     }
 
-    fn trusted<'a>(&self, held: &'a HeldBundle) -> Option<&'a TrustedIssuer> {
-        held.issuer(&self.issuer.url)
-            .filter(|trusted| trusted.name == self.issuer.name)
-    }
-
     fn own_entries<'a>(&'a self, held: &'a HeldBundle) -> impl Iterator<Item = &'a IssuerKey> {
         let pod = &self.verifier.config().pod;
         let issuer = held
             .bundle()
             .issuers
             .iter()
-            .find(|issuer| issuer.name == self.issuer.name);
+            .find(|issuer| issuer.iss == self.issuer.url);
         issuer
             .into_iter()
             .flat_map(|issuer| &issuer.keys)

@@ -264,7 +264,7 @@ async fn a_key_signs_once_every_pod_holds_it() {
 #[tokio::test]
 async fn an_ordered_rotation_replaces_the_signing_key_once() {
     let running = Running::start().await;
-    let before = kid(&running.await_in_sync("a signing key").await);
+    let before = kid(running.await_in_sync("a signing key").await.as_ref());
     let order = Desired {
         rotate_keys_before: Some(now()),
         ..desired()
@@ -273,14 +273,14 @@ async fn an_ordered_rotation_replaces_the_signing_key_once() {
     // The clock stands still: a key that became Active at this very second is not older than the order.
     running.controller.wake();
     let state = running.await_in_sync("the same key").await;
-    assert_eq!(kid(&state), before);
+    assert_eq!(kid(state.as_ref()), before);
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_revoked_key_leaves_every_pod_and_the_next_signs() {
     let running = Running::start().await;
-    let before = kid(&running.await_in_sync("a signing key").await);
+    let before = kid(running.await_in_sync("a signing key").await.as_ref());
     let revocation = Revocation {
         issuer: ISSUER.to_owned(),
         kind: RevocationKind::Key,

@@ -124,13 +124,9 @@ mod tests {
             method,
             path: "/items/1".to_owned(),
         };
-        explain(
-            token,
-            &specimen.sign(&specimen.bundle()),
-            &chain(),
-            &request,
-            specimen.now(),
-        )
+        let mut bundle = specimen.bundle();
+        bundle.issuers[0].audiences.push("billing".to_owned());
+        explain(token, &specimen.sign(&bundle), &chain(), &request, specimen.now())
     }
 
     fn rendered(specimen: &Specimen, token: &str, method: Method) -> String {
@@ -245,6 +241,21 @@ c        ✓ key KEY… (ES256)  any verified caller may
                 assert!(!said.contains(part), "{said}");
             }
         }
+    }
+
+    #[test]
+    fn an_audience_that_no_token_of_the_issuer_can_have_is_named() {
+        let specimen = Specimen::new();
+        let request = Request {
+            method: Method::GET,
+            path: "/items/1".to_owned(),
+        };
+        let bundle = specimen.sign(&specimen.bundle());
+        let explanation = explain(&specimen.token(), &bundle, &chain(), &request, specimen.now());
+        assert_eq!(
+            explanation.hops[2].because,
+            "audience: its issuer has none of billing"
+        );
     }
 
     #[test]

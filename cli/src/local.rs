@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Port of the gateway on 127.0.0.1; default: a free one
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     port: u16,
-    /// PostgreSQL server to use, postgres://USER:PASSWORD@HOST/; each service gets a database of its own on it.
+    /// PostgreSQL server to use, `postgres://USER:PASSWORD@HOST/`; each service gets a database of its own on it.
     /// Default: an SQLite file for each
     #[arg(
         long,
@@ -58,7 +58,7 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     postgres: Option<String>,
-    /// Redis server to use, redis://:PASSWORD@HOST; each service gets a keyspace of its own on it. Default: a cache
+    /// Redis server to use, `redis://:PASSWORD@HOST`; each service gets a keyspace of its own on it. Default: a cache
     /// in this process for each
     #[arg(long, value_name = "URL", env = "SERVICECHAIN_REDIS", hide_env_values = true)]
     redis: Option<String>,

@@ -10,7 +10,7 @@ pub(crate) enum Paint {
 }
 
 impl Paint {
-    /// Colours for a terminal, unless NO_COLOR is set (no-color.org).
+    /// Colours for a terminal, unless `NO_COLOR` is set (no-color.org).
     pub(crate) fn of(stream: &impl IsTerminal, no_color: bool) -> Self {
         if stream.is_terminal() && !no_color {
             Self::Colours

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 /// A debug build on a busy machine.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// What is promised is a second or two.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -205,8 +205,13 @@ async fn the_readmes_requests_work_through_four_verifications() {
         let (answer, _) = http.get(&format!("{url}/items/1"), None).await;
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{url}");
         assert_eq!(answer.headers()[header::WWW_AUTHENTICATE], "Bearer", "{url}");
+        // The gateway and A have the item; B and C let the caller in and have none.
         let (answer, body) = http.get(&format!("{url}/items/1"), Some(token)).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{url} {body}");
+        assert!(
+            matches!(answer.status(), StatusCode::OK | StatusCode::NOT_FOUND),
+            "{url} {body}"
+        );
+        assert!(!of_hops(&body, "service").is_empty());
     }
     for (name, url) in ready["admin"].as_object().unwrap() {
         let (answer, _) = http.get(&format!("{}/readyz", url.as_str().unwrap()), None).await;
@@ -263,16 +268,19 @@ async fn a_person_sees_each_requests_path_and_the_printed_commands_work() {
     let token = token.trim();
 
     let http = Http::new();
-    let (answer, _) = http.get(&format!("{gateway}/items/1"), Some(token)).await;
+    let url = format!("{gateway}/items/1");
+    http.send(Method::PUT, &url, Some(token), Some(json!({"name": "lamp"})))
+        .await;
+    let (answer, _) = http.get(&url, Some(token)).await;
     assert_eq!(answer.status(), StatusCode::OK);
-    http.get(&format!("{gateway}/items/1"), None).await;
+    http.get(&url, None).await;
     let seen = local.lines_until(|line| line.contains("401"));
     let lines: Vec<&String> = seen.iter().filter(|line| line.contains("GET /items/1")).collect();
     assert_eq!(lines.len(), 2, "{seen:?}");
     for said in [
         "  200  ",
         "gateway ✓",
-        "a ✓ database ",
+        "a ✓ cache ",
         "b ✓ database ",
         "c ✓ database ",
         "client:demo",
@@ -344,7 +352,8 @@ async fn two_chains_run_beside_each_other_and_trust_only_their_own_tokens() {
         .map(|local| serde_json::from_str(&local.line()).unwrap())
         .collect();
     let http = Http::new();
-    for (at, of, expected) in [(0, 0, 200), (1, 1, 200), (0, 1, 401), (1, 0, 401)] {
+    // Where the token is good there is no such item yet.
+    for (at, of, expected) in [(0, 0, 404), (1, 1, 404), (0, 1, 401), (1, 0, 401)] {
         let url = format!("{}/items/1", text(&ready[at], "/gateway"));
         let (answer, body) = http.get(&url, Some(text(&ready[of], "/token"))).await;
         assert_eq!(answer.status(), expected, "token of {of} at {at}: {body}");

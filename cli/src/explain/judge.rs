@@ -172,22 +172,10 @@ impl Judge<'_> {
     fn rejected(&self, hop: &str, rejected: &Rejected, at: &Hop, service: Option<&Service>) -> HopStanding {
         let field = |name: &str| service.and_then(|service| self.field_of(service, name));
         let (because, look_at) = match rejected {
-            Rejected::Token(TokenFault::Audience) => {
-                let wanted = if at.audiences.is_empty() {
-                    &self.chain.audiences
-                } else {
-                    &at.audiences
-                };
-                let because = format!(
-                    "audience: wants {}, token has {}",
-                    wanted.join(" or "),
-                    self.audiences()
-                );
-                (
-                    because,
-                    field("audiences").or_else(|| Some("spec.audiences".to_owned())),
-                )
-            }
+            Rejected::Token(TokenFault::Audience) => (
+                self.audience(at),
+                field("audiences").or_else(|| Some("spec.audiences".to_owned())),
+            ),
             Rejected::Token(TokenFault::IssuerNotAccepted) => (
                 format!("issuer: takes {}", at.issuers.join(", ")),
                 field("issuers"),
@@ -238,8 +226,25 @@ impl Judge<'_> {
         refused(hop, because, look_at)
     }
 
-    fn audiences(&self) -> String {
-        let text = match peek::claims(self.token).get("aud") {
+    /// An audience counts where both the issuer and the hop accept it.
+    fn audience(&self, at: &Hop) -> String {
+        let claims = peek::claims(self.token);
+        let issuer = claims
+            .get("iss")
+            .and_then(Value::as_str)
+            .and_then(|iss| self.bundle.issuer(iss));
+        let of_issuer = issuer
+            .map(|issuer| issuer.audiences.as_slice())
+            .unwrap_or_default();
+        let wanted: Vec<&str> = of_issuer
+            .iter()
+            .map(String::as_str)
+            .filter(|audience| at.accepts_audience(audience))
+            .collect();
+        if wanted.is_empty() {
+            return format!("audience: its issuer has none of {}", at.audiences.join(", "));
+        }
+        let has = match claims.get("aud") {
             Some(Value::String(audience)) => audience.clone(),
             Some(Value::Array(list)) => list
                 .iter()
@@ -248,7 +253,11 @@ impl Judge<'_> {
                 .join(", "),
             _ => "none".to_owned(),
         };
-        tame(&text, 60)
+        format!(
+            "audience: wants {}, token has {}",
+            wanted.join(" or "),
+            tame(&has, 60)
+        )
     }
 
     fn key_of(&self, caller: &Caller) -> Option<Key> {

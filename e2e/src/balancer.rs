@@ -1,4 +1,4 @@
-//! A real HAProxy from Debian in front of gateway replicas, as a cloud's load balancer would be: it asks for
+//! A real `HAProxy` from Debian in front of gateway replicas, as a cloud's load balancer would be: it asks for
 //! readiness, and it never repeats a request that may have been sent.
 
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use crate::client::get;
 use crate::process::{Process, from_debian};
 use crate::running::START;
 
-/// A port that was free may be taken before HAProxy binds it.
+/// A port that was free may be taken before `HAProxy` binds it.
 const PORTS_TRIED: usize = 5;
 
-/// A running HAProxy.
+/// A running `HAProxy`.
 #[derive(Debug)]
 pub struct Balancer {
     pub address: SocketAddr,
@@ -31,7 +31,7 @@ pub struct Replica {
     pub admin: SocketAddr,
 }
 
-/// What HAProxy may do when a server does not take a connection; nothing was sent then.
+/// What `HAProxy` may do when a server does not take a connection; nothing was sent then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnects {
     /// The client sees it.

@@ -1,6 +1,7 @@
 //! A chain of gateway, A, B and C in this process, on stores of its own, with a recorder and a breakable link before
 //! each service.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +138,7 @@ fn service_yaml(name: &str, next: Option<&str>, cache_ttl: &str) -> String {
          - {{methods: [PUT], pathPrefix: /, scopes: [\"items:write\"]}}\n"
     );
     if let Some(next) = next {
-        yaml.push_str(&format!("nextHop: {next}\n"));
+        let _ = writeln!(yaml, "nextHop: {next}");
     }
     yaml
 }

@@ -1,6 +1,7 @@
 //! An HTTP/1.1 client that sends exactly the bytes it is given and never repeats a request by itself. Every wait
 //! has a deadline: a hang is a failure, not a test that does not end.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -126,10 +127,7 @@ impl Connection {
     }
 
     async fn read_more(&mut self) -> anyhow::Result<bool> {
-        let mut chunk = [0; 16 * 1024];
-        let count = within(self.stream.read(&mut chunk), "read").await?;
-        self.unread.extend_from_slice(&chunk[..count]);
-        Ok(count > 0)
+        Ok(within(self.stream.read_buf(&mut self.unread), "read").await? > 0)
     }
 }
 
@@ -162,13 +160,14 @@ pub fn header_values<'a>(head: &'a str, name: &str) -> impl Iterator<Item = &'a 
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: shop.test\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     if !body.is_empty() {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "content-type: application/json\r\ncontent-length: {}\r\n",
             body.len()
-        ));
+        );
     }
     text.push_str("\r\n");
     text.push_str(body);

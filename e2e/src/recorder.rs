@@ -92,7 +92,7 @@ async fn pass(client: TcpStream, upstream: SocketAddr, received: Arc<Mutex<Vec<R
     let (mut from_server, mut to_server) = server.into_split();
     let forth = async {
         let mut requests = Requests::default();
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = from_client.read(&mut chunk).await {
             requests.take(
                 &chunk[..count],

@@ -1,4 +1,5 @@
 //! What one request meets on its way through the chain, hop by hop, when all is well and when something is not.
+#![cfg(test)]
 
 mod bad_token;
 mod cache_race;

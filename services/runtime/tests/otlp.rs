@@ -1,6 +1,5 @@
 //! The whole way of a span: request, bounded queue, collector. In a process of its own, since telemetry is global.
-
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![cfg(test)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,10 +1,5 @@
 //! The server against raw clients: limits, and a drain under load.
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "helpers of tests may fail as tests do"
-)]
+#![cfg(test)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

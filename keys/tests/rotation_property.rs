@@ -111,7 +111,7 @@ fn every_built_in_flaw_violates_its_invariant() {
         (Flaw::KnocksAnsweredFromMemory, &["I3", "I6"]),
         (Flaw::UnconfirmedAuthority, &["I5"]),
         (Flaw::UnknownKeyNotAsked, &["I5"]),
-        (Flaw::NothingAdopted, &["I1"]),
+        (Flaw::NothingAdopted, &["I9"]),
         (Flaw::SilentOperatorStopsIssuers, &["I8"]),
     ];
     for (flaw, invariants) in flaws {

@@ -21,6 +21,8 @@ pub(crate) struct Leader {
     /// The newest generation that it knew when it last decided.
     pub(crate) newest: Generation,
     pub(crate) phase: Phase,
+    /// For so many steps of the world it does nothing, and then goes on where it was.
+    pub(crate) asleep: usize,
     /// The LIST of the round before, for a leader that lists from a cache.
     pub(crate) cached_list: Vec<ListedPod>,
 }

@@ -167,13 +167,17 @@ impl World {
             174..=177 => self.cut_or_heal(),
             178..=180 => self.break_or_mend_disk(),
             181..=183 => self.jump_clock(),
-            184..=186 => self.kill_leader(),
-            187..=188 => self.lease = self.random.below(self.leaders.len()),
+            184..=185 => self.kill_leader(),
+            186..=187 => self.put_leader_to_sleep(),
+            188 => self.lease = self.random.below(self.leaders.len()),
             189..=191 => self.restore_etcd(),
             192..=194 => self.order_rotation(),
             195..=196 => self.revoke(),
             197..=198 => self.deliver_late(),
             _ => self.deliver_forged(),
+        }
+        for leader in &mut self.leaders {
+            leader.asleep = leader.asleep.saturating_sub(1);
         }
         self.check_pods();
     }
@@ -181,9 +185,19 @@ impl World {
     /// A leader gets some way, or all the way round.
     fn burst(&mut self) {
         let leader = self.random.below(self.leaders.len());
+        if self.leaders[leader].asleep > 0 {
+            return;
+        }
         for _ in 0..=self.random.below(16) {
             self.leader_step(leader);
         }
+    }
+
+    /// In the midst of whatever it was doing.
+    fn put_leader_to_sleep(&mut self) {
+        let leader = self.random.below(self.leaders.len());
+        self.leaders[leader].asleep = 10 + self.random.below(60);
+        self.trace(|| format!("leader {leader} falls asleep"));
     }
 
     pub(crate) fn pass_time(&mut self) {
@@ -352,7 +366,7 @@ impl World {
             self.restart_container(number);
         } else if self.pods[number].confirmed {
             self.pods[number].api_ready = self.pods[number].reachable;
-        } else if !self.knock(number) && self.random.percent(10) && !self.calm {
+        } else if !self.knock(number) && self.random.percent(30) && !self.calm {
             // startupWait is over: it serves unconfirmed.
             self.pods[number].api_ready = self.pods[number].reachable && self.pods[number].held.is_some();
         }
@@ -376,7 +390,7 @@ impl World {
         if !pod.reachable || !pod.is_listed() || self.random.percent(5) && !self.calm {
             return false;
         }
-        let from_memory = self.flaw == Flaw::KnocksAnsweredFromMemory;
+        let from_memory = self.flaw == Flaw::KnocksAnsweredFromMemory && !self.calm;
         let leader = if from_memory {
             self.random.below(self.leaders.len())
         } else {

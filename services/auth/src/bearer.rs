@@ -29,13 +29,14 @@ impl BearerToken {
     /// # Errors
     /// [`TokenFault::NotB64Token`] for any other character, or for none.
     pub fn new(token: &str) -> Result<Self, Rejected> {
-        Self::from_bytes(token.as_bytes())
-    }
-
-    pub(crate) fn from_bytes(token: &[u8]) -> Result<Self, Rejected> {
-        if !is_b64token(token) {
+        if !is_b64token(token.as_bytes()) {
             return Err(TokenFault::NotB64Token.into());
         }
+        Ok(Self::from_alphabet(token.as_bytes())?)
+    }
+
+    /// As [`BearerToken::new`], for a token whose alphabet was looked at.
+    pub(crate) fn from_alphabet(token: &[u8]) -> Result<Self, TokenFault> {
         let line = [SCHEME, token].concat();
         let mut header =
             HeaderValue::from_maybe_shared(bytes::Bytes::from(line)).map_err(|_| TokenFault::NotB64Token)?;
@@ -52,7 +53,7 @@ impl BearerToken {
     /// The token alone, without its scheme.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // The constructor admits ASCII only.
+        // The constructors admit ASCII only.
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 

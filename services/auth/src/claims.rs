@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use servicechain_keys::{NumericDate, strict_json};
 
 use crate::rejected::{Rejected, TokenFault};
@@ -37,7 +37,7 @@ pub(crate) struct Claims {
     pub(crate) client_id: Option<String>,
     pub(crate) token_id: Option<String>,
     pub(crate) session_id: Option<String>,
-    scope: Option<Value>,
+    scope: Vec<String>,
     payload: Vec<u8>,
 }
 
@@ -53,13 +53,13 @@ impl Claims {
             iss: required(text(iss, "iss")?, "iss")?,
             subject: required(text(sub, "sub")?, "sub")?,
             audiences: audiences(aud)?,
-            expires_at: required(date(exp, "exp", Number::floor)?, "exp")?,
-            issued_at: required(date(iat, "iat", Number::floor)?, "iat")?,
-            not_before: date(nbf, "nbf", Number::ceil)?,
+            expires_at: required(date(exp, "exp", f64::floor)?, "exp")?,
+            issued_at: required(date(iat, "iat", f64::floor)?, "iat")?,
+            not_before: date(nbf, "nbf", f64::ceil)?,
             client_id: text(client_id, "client_id")?,
             token_id: text(jti, "jti")?,
             session_id: text(sid, "sid")?,
-            scope,
+            scope: words(scope.as_ref()),
             payload,
         })
     }
@@ -74,14 +74,16 @@ impl Claims {
     /// strings. Anything else grants nothing.
     pub(crate) fn scopes(&self, path: &str) -> Vec<String> {
         match path {
-            "scope" => words(self.scope.as_ref()),
+            "scope" => self.scope.clone(),
             _ => words(self.all().get(path)),
         }
     }
 
-    /// What they take in memory, in bytes: the payload and, as fields, parts of it.
+    /// What they take in memory, in bytes, about: the payload, parts of it as fields, and what a short string in a list
+    /// takes beside its bytes (scopes are kept twice).
     pub(crate) fn memory(&self) -> u64 {
-        2 * self.payload.len() as u64
+        let strings = self.audiences.len() + 2 * self.scope.len();
+        (2 * self.payload.len() + 48 * strings) as u64
     }
 }
 
@@ -175,30 +177,17 @@ fn words(claim: Option<&Value>) -> Vec<String> {
 fn date(
     claim: Option<Value>,
     name: &'static str,
-    round: fn(&Number) -> Option<u64>,
+    round: fn(f64) -> f64,
 ) -> Result<Option<NumericDate>, TokenFault> {
     match claim {
         None => Ok(None),
-        Some(Value::Number(number)) => round(&number)
+        Some(Value::Number(number)) => number
+            .as_u64()
+            .or_else(|| whole_seconds(round(number.as_f64()?)))
             .filter(|&seconds| seconds <= LAST_DATE)
             .map(|seconds| Some(NumericDate::from_seconds(seconds)))
             .ok_or(TokenFault::ClaimType(name)),
         Some(_) => Err(TokenFault::ClaimType(name)),
-    }
-}
-
-trait Rounded {
-    fn floor(&self) -> Option<u64>;
-    fn ceil(&self) -> Option<u64>;
-}
-
-impl Rounded for Number {
-    fn floor(&self) -> Option<u64> {
-        self.as_u64().or_else(|| whole_seconds(self.as_f64()?.floor()))
-    }
-
-    fn ceil(&self) -> Option<u64> {
-        self.as_u64().or_else(|| whole_seconds(self.as_f64()?.ceil()))
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn reach_verdict(
         .key
         .verify(signing_input, &signature)
         .map_err(|_| TokenFault::Signature)?;
-    let token = BearerToken::from_bytes(token)?;
+    let token = BearerToken::from_alphabet(token)?;
     let Judgement { issuer, key, window } = judgement;
     let scopes = statement.claims.scopes(&issuer.scopes_claim);
     let name = issuer.name.clone();
@@ -297,9 +297,14 @@ fn parse(token: &[u8], largest: usize) -> Result<CompactJws<'_>, Rejected> {
     if token.len() > largest {
         return Err(TokenFault::TooLarge.into());
     }
-    if !is_b64token(token) {
-        return Err(TokenFault::NotB64Token.into());
-    }
-    let token = std::str::from_utf8(token).map_err(|_| TokenFault::NotB64Token)?;
-    CompactJws::parse(token, largest).map_err(|malformed| TokenFault::Jws(malformed).into())
+    let text = std::str::from_utf8(token).map_err(|_| TokenFault::NotB64Token)?;
+    // The alphabet of a compact JWS is a part of a bearer token's, so that only what fails is looked at again.
+    let fault = |malformed| {
+        if is_b64token(token) {
+            TokenFault::Jws(malformed)
+        } else {
+            TokenFault::NotB64Token
+        }
+    };
+    Ok(CompactJws::parse(text, largest).map_err(fault)?)
 }

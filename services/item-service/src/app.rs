@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{map_request, map_response};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{any, get};
 use http_body_util::Limited;
 use servicechain_auth::{AuthorizationRules, Caller, Rejected, RequireTokenLayer, Verifier};
 use servicechain_runtime::access::{AccessNotes, Verdict};
@@ -42,10 +42,7 @@ pub(crate) fn app(
         // Nobody but a verified caller who may do this gets further, not even to learn which paths there are.
         .layer(token);
     Router::new()
-        .route(
-            "/items",
-            get(list_items).post(list_items).fallback(method_not_allowed),
-        )
+        .route("/items", any(list_items))
         .route(
             "/items/{id}",
             get(get_item)
@@ -68,10 +65,9 @@ async fn note_verdict(mut response: Response) -> Response {
     let rejected = extensions.remove::<Rejected>();
     let mut notes = extensions.remove::<AccessNotes>().unwrap_or_default();
     notes.verdict = match (&caller, &rejected) {
-        (_, Some(Rejected::NoToken)) => Verdict::Absent,
-        (_, Some(_)) => Verdict::Rejected,
+        (_, Some(rejected)) if *rejected != Rejected::NoToken => Verdict::Rejected,
         (Some(_), None) => Verdict::Verified,
-        (None, None) => Verdict::Absent,
+        _ => Verdict::Absent,
     };
     notes.caller = caller.map(|caller| caller.to_string());
     notes.reason = rejected.map(|rejected| rejected.reason());

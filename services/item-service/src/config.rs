@@ -8,7 +8,7 @@ use serde::Deserialize;
 use servicechain_auth::authorization::Rule;
 use servicechain_auth::{AuthorizationRules, Hop};
 use servicechain_runtime::duration;
-use servicechain_runtime::upstream::UpstreamUrl;
+use servicechain_runtime::upstream::{BadUpstreamUrl, UpstreamUrl};
 
 use crate::cache::CacheUrl;
 use crate::store::DatabaseUrl;
@@ -76,8 +76,7 @@ impl Config {
         let database = mistakes.check("DATABASE_URL", DatabaseUrl::new(places.database_url.as_str()));
         let cache =
             given(places.redis_url.as_ref()).map(|url| mistakes.check("REDIS_URL", CacheUrl::new(url)));
-        let next_url =
-            given(places.next_hop_url.as_ref()).map(|url| mistakes.check("NEXT_HOP_URL", url.parse()));
+        let next_url = given(places.next_hop_url.as_ref()).map(str::parse);
         let Some(file) = mistakes.check("file", serde_saphyr::from_str::<File>(text)) else {
             return Err(mistakes);
         };
@@ -235,10 +234,9 @@ fn check_cache_ttl(text: &str, mistakes: &mut ConfigErrors) -> Duration {
     ttl
 }
 
-/// `url` is `Some(None)` if there is one that is no URL, which is a mistake already.
 fn check_next_hop(
     name: Option<String>,
-    url: Option<Option<UpstreamUrl>>,
+    url: Option<Result<UpstreamUrl, BadUpstreamUrl>>,
     mistakes: &mut ConfigErrors,
 ) -> Option<NextHopConfig> {
     if name.as_deref().is_some_and(|name| !is_name(name)) {
@@ -246,7 +244,9 @@ fn check_next_hop(
     }
     match (name, url) {
         (None, None) => None,
-        (Some(name), Some(url)) => Some(NextHopConfig { name, url: url? }),
+        (Some(name), Some(url)) => mistakes
+            .check("NEXT_HOP_URL", url)
+            .map(|url| NextHopConfig { name, url }),
         (Some(name), None) => {
             mistakes.add(
                 "NEXT_HOP_URL",
@@ -254,8 +254,9 @@ fn check_next_hop(
             );
             None
         }
-        (None, Some(_)) => {
+        (None, Some(url)) => {
             mistakes.add("nextHop", "must name the hop at NEXT_HOP_URL");
+            mistakes.check("NEXT_HOP_URL", url);
             None
         }
     }

@@ -28,13 +28,13 @@ struct Args {
         default_value = "/etc/servicechain/service.yaml"
     )]
     config: PathBuf,
-    /// Where items are kept: postgres://USER:PASSWORD@HOST/DATABASE, sqlite:///PATH or sqlite::memory:
+    /// Where items are kept: `postgres://USER:PASSWORD@HOST/DATABASE`, `sqlite:///PATH` or `sqlite::memory:`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Secret,
-    /// The cache: redis://:PASSWORD@HOST/N, rediss://… or memory: (this process alone); absent: no cache
+    /// The cache: `redis://:PASSWORD@HOST/N`, `rediss://…` or `memory:` (this process alone); absent: no cache
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     redis_url: Option<Secret>,
-    /// The next hop, such as http://shop-b.shop.svc:8080; absent: this is the last
+    /// The next hop, such as `http://shop-b.shop.svc:8080`; absent: this is the last
     #[arg(long, env = "NEXT_HOP_URL")]
     next_hop_url: Option<String>,
     #[command(flatten)]

@@ -43,7 +43,7 @@ pub(crate) enum NextHopError {
     /// It did not answer before the deadline.
     Slow,
     /// Its own problem, or that of a hop behind it, passed on as it is.
-    Problem(PassedOn),
+    Problem(Box<PassedOn>),
     /// It refuses a token that is still good here: its keys or its clock are not what they should be.
     RefusesGoodToken,
     /// The token has ended meanwhile, here too.
@@ -141,7 +141,7 @@ impl NextHop {
                 return Err(NextHopError::RefusesGoodToken);
             }
         }
-        self.read(id, answer)
+        self.read(id, &answer)
     }
 
     async fn ask(
@@ -182,7 +182,7 @@ impl NextHop {
         }
     }
 
-    fn read(&self, id: &ItemId, answer: Answer) -> Result<Vec<HopReply>, NextHopError> {
+    fn read(&self, id: &ItemId, answer: &Answer) -> Result<Vec<HopReply>, NextHopError> {
         if answer.status == StatusCode::OK {
             return Reply::read(&answer.body, id).map_err(|error| NextHopError::Unusable(error.into()));
         }
@@ -206,11 +206,11 @@ impl NextHop {
         let headers = kept
             .into_iter()
             .filter_map(|name| Some((name.clone(), answer.headers.get(name)?.clone())));
-        Err(NextHopError::Problem(PassedOn {
+        Err(NextHopError::Problem(Box::new(PassedOn {
             status: answer.status,
             members,
             headers: headers.collect(),
-        }))
+        })))
     }
 }
 

@@ -174,7 +174,7 @@ mod tests {
         Version::new(number).unwrap()
     }
 
-    fn asked(name: HeaderName, values: &[&'static str]) -> Preconditions {
+    fn asked(name: &HeaderName, values: &[&'static str]) -> Preconditions {
         let headers = values
             .iter()
             .map(|value| (name.clone(), HeaderValue::from_static(value)));
@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_write_with_if_match_needs_the_current_version() {
-        let matched = |values: &[&'static str], current| asked(header::IF_MATCH, values).allow_write(current);
+        let matched =
+            |values: &[&'static str], current| asked(&header::IF_MATCH, values).allow_write(current);
         for tags in [
             &["\"7\""] as &[_],
             &["\"6\", \"7\""],
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_write_with_if_none_match_needs_another_version_or_none() {
-        let allowed = |value, current| asked(header::IF_NONE_MATCH, &[value]).allow_write(current);
+        let allowed = |value, current| asked(&header::IF_NONE_MATCH, &[value]).allow_write(current);
         assert!(allowed("*", None));
         assert!(!allowed("*", Some(version(7))));
         assert!(!allowed("\"7\"", Some(version(7))));
@@ -221,7 +222,7 @@ mod tests {
     fn a_read_compares_the_versions_of_all_hops() {
         let tag = EntityTag::of([7, 0, 9].map(version));
         assert_eq!(tag.header(), "\"7.0.9\"");
-        let read = |name, value| asked(name, &[value]).judge_read(&tag);
+        let read = |name: HeaderName, value| asked(&name, &[value]).judge_read(&tag);
         for unchanged in ["\"7.0.9\"", "W/\"7.0.9\"", "*", "\"1\", \"7.0.9\""] {
             assert_eq!(
                 read(header::IF_NONE_MATCH, unchanged),
@@ -260,6 +261,6 @@ mod tests {
         let many = vec!["\"1\""; MAX_TAGS + 1].join(",");
         let headers = HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_str(&many).unwrap())]);
         assert!(Preconditions::from_headers(&headers).is_err());
-        assert!(asked(header::IF_MATCH, &["\"a,b\" , \"7\""]).allow_write(Some(version(7))));
+        assert!(asked(&header::IF_MATCH, &["\"a,b\" , \"7\""]).allow_write(Some(version(7))));
     }
 }

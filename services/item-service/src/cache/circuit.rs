@@ -14,6 +14,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Circuit<C> {
     state: State<C>,
+    /// The outcome of the last attempt to connect.
+    is_reachable: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl<C: Clone> Circuit<C> {
                 attempt_at: Instant::now(),
                 generation: 0,
             },
+            is_reachable: None,
         }
     }
 
@@ -83,8 +86,10 @@ impl<C: Clone> Circuit<C> {
         }
     }
 
-    /// The attempt that [`Leave::Connect`] asked for has ended.
-    pub(super) fn connected(&mut self, connection: Option<C>) {
+    /// The attempt that [`Leave::Connect`] asked for has ended. True if that is news, and worth a line in the log.
+    pub(super) fn connected(&mut self, connection: Option<C>) -> bool {
+        let is_reachable = Some(connection.is_some());
+        let is_news = std::mem::replace(&mut self.is_reachable, is_reachable) != is_reachable;
         let generation = self.generation() + 1;
         self.state = match connection {
             Some(connection) => State::Closed {
@@ -97,6 +102,7 @@ impl<C: Clone> Circuit<C> {
                 generation,
             },
         };
+        is_news
     }
 
     pub(super) fn succeeded(&mut self, under: u64) {
@@ -143,7 +149,7 @@ mod tests {
     fn connected() -> Circuit<&'static str> {
         let mut circuit = Circuit::new();
         assert_eq!(circuit.enter(), Leave::Connect);
-        circuit.connected(Some("first"));
+        assert!(circuit.connected(Some("first")));
         circuit
     }
 
@@ -154,7 +160,7 @@ mod tests {
         circuit.failed(1, Failure::Broken);
         assert_eq!(circuit.enter(), Leave::Connect);
         assert_eq!(circuit.enter(), Leave::Skip);
-        circuit.connected(Some("second"));
+        assert!(!circuit.connected(Some("second")));
         assert_eq!(circuit.enter(), Leave::Use("second", 2));
         circuit.failed(1, Failure::Broken);
         assert_eq!(
@@ -169,10 +175,11 @@ mod tests {
         let mut circuit = connected();
         circuit.failed(1, Failure::Broken);
         assert_eq!(circuit.enter(), Leave::Connect);
-        circuit.connected(None);
+        assert!(circuit.connected(None));
         assert_eq!(circuit.enter(), Leave::Skip);
         tokio::time::advance(PAUSE).await;
         assert_eq!(circuit.enter(), Leave::Connect);
+        assert!(!circuit.connected(None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -120,19 +120,21 @@ async fn attempt(client: Client, circuit: Arc<Mutex<Circuit<MultiplexedConnectio
         .set_response_timeout(None);
     let connection = client.get_multiplexed_async_connection_with_config(&config);
     // The library's own timeout is for the socket; a server that accepts and stays silent is bounded here.
-    let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connection).await {
-        Ok(Ok(connection)) => Some(connection),
-        Ok(Err(error)) => {
-            tracing::warn!(kind = ?error.kind(), "the cache cannot be reached; the database answers alone");
-            None
-        }
-        Err(_) => {
-            tracing::warn!("the cache does not answer; the database answers alone");
-            None
-        }
+    let (connection, failure) = match tokio::time::timeout(CONNECT_TIMEOUT, connection).await {
+        Ok(Ok(connection)) => (Some(connection), None),
+        // Its text may name the server and no password, yet the kind says enough.
+        Ok(Err(error)) => (None, Some(format!("{:?}", error.kind()))),
+        Err(_) => (None, Some("no answer in time".to_owned())),
     };
     let is_connected = connection.is_some();
-    lock(&circuit).connected(connection);
+    let is_news = lock(&circuit).connected(connection);
+    match failure {
+        Some(failure) if is_news => {
+            tracing::warn!(failure, "the cache cannot be reached; the database answers alone");
+        }
+        None if is_news => tracing::info!("the cache is there"),
+        _ => {}
+    }
     is_connected
 }
 

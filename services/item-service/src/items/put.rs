@@ -32,12 +32,10 @@ pub(crate) async fn put_item(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let answer = answer(&items, id, &caller, &context, &headers, body).await;
+    let mut notes = AccessNotes::default();
+    let answer = answer(&items, id, &caller, &context, &headers, body, &mut notes).await;
     let mut response = answer.unwrap_or_else(|rejection| rejection.into_response(&items.hop));
-    response.extensions_mut().insert(AccessNotes {
-        source: Some(Source::Database.as_str()),
-        ..<_>::default()
-    });
+    response.extensions_mut().insert(notes);
     private(response)
 }
 
@@ -48,12 +46,14 @@ async fn answer(
     context: &RequestContext,
     headers: &HeaderMap,
     body: Body,
+    notes: &mut AccessNotes,
 ) -> Result<Response, Rejection> {
     let key = key_of(caller, id)?;
     let preconditions = Preconditions::from_headers(headers)?;
     refuse_what_is_no_whole_item(headers)?;
     let item = Item::from_json(&whole(body).await?)?;
 
+    notes.source = Some(Source::Database.as_str());
     let begun = Instant::now();
     let condition = move |row: RowState| preconditions.allow_write(row.exists.then_some(row.version));
     let id = key.id.clone();

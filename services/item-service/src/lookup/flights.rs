@@ -40,16 +40,16 @@ impl Flights {
     }
 
     /// Nobody joins it any more; those aboard get the outcome.
-    pub(super) fn land(&self, key: &ItemKey, flight: Flight, outcome: Outcome) {
+    pub(super) fn land(&self, key: &ItemKey, Flight(flight): Flight, outcome: Outcome) {
         let mut flying = self.lock();
         if flying
             .get(key)
-            .is_some_and(|landed| flight.0.subscribe().same_channel(landed))
+            .is_some_and(|landed| flight.subscribe().same_channel(landed))
         {
             flying.remove(key);
         }
         drop(flying);
-        flight.0.send_replace(Some(outcome));
+        flight.send_replace(Some(outcome));
     }
 
     /// Nobody joins what is under way for this key any more.

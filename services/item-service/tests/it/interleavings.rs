@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use servicechain_item_service::cache::ItemCache;
+use servicechain_item_service::cache::{CacheKey, ItemCache, LookUp};
 use servicechain_item_service::item::{ItemId, ItemKey, Version};
 use servicechain_item_service::lookup::{Found, LookAside, Source};
 use servicechain_item_service::pause::{Moment, PausePoints};
@@ -57,13 +57,11 @@ fn whatever_is_served_was_committed_within_the_last_life_of_an_entry_and_nothing
         .build()
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let store = runtime.block_on(async {
-        // While a blocking task runs, tokio does not move the time by itself.
-        let (keep, kept) = std::sync::mpsc::channel::<()>();
-        tokio::task::spawn_blocking(move || kept.recv());
-        std::mem::forget(keep);
-        open(&format!("sqlite://{}", folder.path().join("items.db").display())).await
-    });
+    // While a blocking task runs, tokio does not move the time by itself. Dropping this ends it.
+    let (_keep, kept) = std::sync::mpsc::channel::<()>();
+    runtime.spawn_blocking(move || kept.recv());
+    let url = format!("sqlite://{}", folder.path().join("items.db").display());
+    let store = runtime.block_on(open(&url));
     let mut runner = TestRunner::new(Config {
         cases: CASES,
         failure_persistence: None,
@@ -76,6 +74,7 @@ fn whatever_is_served_was_committed_within_the_last_life_of_an_entry_and_nothing
             let mut world = World::new(&store, key(&format!("case-{}", case.get())).id).await;
             for step in steps {
                 world.take(step).await;
+                world.look_into_the_cache().await;
             }
         });
         Ok(())
@@ -83,7 +82,6 @@ fn whatever_is_served_was_committed_within_the_last_life_of_an_entry_and_nothing
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    runtime.shutdown_background();
 }
 
 /// Somebody who waits to go on.
@@ -95,7 +93,9 @@ struct Paused {
 
 struct World {
     store: ItemStore,
+    cache: Arc<ItemCache>,
     key: ItemKey,
+    cache_key: CacheKey,
     replicas: Vec<Replica>,
     arrivals: mpsc::UnboundedReceiver<Paused>,
     paused: Vec<Paused>,
@@ -145,13 +145,17 @@ impl World {
                 is_dead: false,
             }
         });
+        let replicas = replicas.collect();
+        let key = ItemKey {
+            owner: key("1").owner,
+            id,
+        };
         Self {
             store: store.0.clone(),
-            key: ItemKey {
-                owner: key("1").owner,
-                id,
-            },
-            replicas: replicas.collect(),
+            cache,
+            cache_key: CacheKey::new(&store.1, &key),
+            key,
+            replicas,
             arrivals,
             paused: Vec::new(),
             killed: Vec::new(),
@@ -268,6 +272,18 @@ impl World {
         self.paused = alive;
         self.killed.append(&mut dead);
         self.killed.push(paused);
+    }
+
+    /// What anybody would be served now.
+    async fn look_into_the_cache(&mut self) {
+        if let LookUp::Hit(stored) = self.cache.look_up(&self.cache_key).await {
+            let found = Found {
+                stored,
+                source: Source::Cache,
+                took: Duration::ZERO,
+            };
+            self.judge(&found, Instant::now());
+        }
     }
 
     fn judge(&mut self, found: &Found, at: Instant) {

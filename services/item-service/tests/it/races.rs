@@ -102,12 +102,12 @@ async fn a_reader_paused_between_select_and_put_does_not_undo_a_writers_put() {
         chain.replica(pauses).await,
         chain.replica(PausePoints::default()).await,
     );
-    let paused = reading(&slow);
+    let slow_read = reading(&slow);
     held.arrived().await;
     let second = write(&other, 2).await.unwrap().version;
     held.let_go();
     assert_eq!(
-        paused.await.unwrap().stored.version,
+        slow_read.await.unwrap().stored.version,
         chain.first,
         "it had read before the commit"
     );
@@ -132,7 +132,7 @@ async fn a_reader_paused_until_the_newer_entry_has_ended_does_not_bring_the_olde
     let writing = tokio::spawn(write(&writer, 2));
     writer_held.arrived().await;
     tokio::time::sleep(Duration::from_millis(600)).await;
-    let paused = reading(&reader);
+    let slow_read = reading(&reader);
     reader_held.arrived().await;
     writer_held.let_go();
     let second = writing.await.unwrap().unwrap().version;
@@ -147,7 +147,7 @@ async fn a_reader_paused_until_the_newer_entry_has_ended_does_not_bring_the_olde
     .await
     .unwrap();
     reader_held.let_go();
-    assert_eq!(paused.await.unwrap().stored.version, chain.first);
+    assert_eq!(slow_read.await.unwrap().stored.version, chain.first);
     reader.finish().await;
     let found = cache.look_up(&cache_key).await;
     assert!(
@@ -232,12 +232,12 @@ async fn after_a_local_write_nobody_is_handed_what_was_read_before_it() {
     let (pauses, mut held) = Hold::first_at(Moment::AfterRead);
     // Without a cache, so that only the shared read could answer.
     let replica = replica(&chain.store, &Arc::new(ItemCache::None), LIFE, pauses);
-    let paused = reading(&replica);
+    let slow_read = reading(&replica);
     held.arrived().await;
     let written = write(&replica, 2).await.unwrap().version;
     assert_eq!(read(&replica).await.stored.version, written);
     held.let_go();
-    assert_eq!(paused.await.unwrap().stored.version, chain.first);
+    assert_eq!(slow_read.await.unwrap().stored.version, chain.first);
 }
 
 #[tokio::test]

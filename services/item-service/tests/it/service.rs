@@ -68,7 +68,7 @@ impl Setting<'_> {
             next_hop_url: None,
         };
         if let Some((name, url)) = self.next {
-            yaml.push_str(&format!("nextHop: {name}\n"));
+            yaml = format!("{yaml}nextHop: {name}\n");
             places.next_hop_url = Some(url);
         }
         let config = Config::from_yaml(&yaml, &places).unwrap();
@@ -407,7 +407,7 @@ async fn what_is_no_good_request_gets_its_own_answer() {
         (Method::GET, "/items", &[], "", 501),
         (Method::DELETE, "/items/1", &[], "", 501),
         (Method::PATCH, "/items/1", &[json], "{}", 405),
-        (Method::PUT, "/items", &[json], "{}", 405),
+        (Method::POST, "/items", &[json], "{}", 501),
         (Method::PUT, "/items/1", &[], "{}", 415),
         (
             Method::PUT,

@@ -52,7 +52,8 @@ async fn judge(
         Judged::Absent => Ok(None),
         Judged::Verified(caller) => Ok(Some(caller)),
         Judged::Rejected(rejected) => Err(rejected),
-        Judged::UnknownKey(_) => match verifier.authenticate(headers, deadline.at()).await {
+        // Rare and large, so not a part of every request's future.
+        Judged::UnknownKey(_) => match Box::pin(verifier.authenticate(headers, deadline.at())).await {
             Absent => Ok(None),
             Verified(caller) => Ok(Some(caller)),
             Rejected(rejected) => Err(rejected),

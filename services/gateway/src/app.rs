@@ -1,7 +1,9 @@
 //! The whole path of a request through the gateway, on one screen: [`answer`], and the steps of [`pass`].
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::fmt;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -27,6 +29,9 @@ use crate::rejection::Rejection;
 use crate::request_line::Target;
 use crate::route_table::RouteTable;
 
+/// At most so many headers are added to a request: room is made for them once.
+const ADDED_HEADERS: usize = 8;
+
 /// What all cores share. Nothing in it changes but what its parts swap by themselves.
 pub(crate) struct Gateway {
     pub(crate) config: Config,
@@ -51,7 +56,7 @@ pub(crate) async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Infallible> {
     let mut exchange = Box::new(Exchange::begin(&worker, &client, &request));
     let request_id = exchange.request_id().as_header().clone();
     let mut response = match pass(&worker, &client, request, &mut exchange).await {
@@ -63,7 +68,7 @@ pub(crate) async fn answer(
     if worker.gateway.lifecycle.is_draining() || client.must_close() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    Ok(response)
 }
 
 /// Every step a request must pass, in this order: the later ones may trust what the earlier ones let through.
@@ -106,12 +111,14 @@ async fn pass(
     if incoming.size_hint().lower() > limit {
         return Err(Rejection::BodyTooLarge(limit));
     }
-    let upload = Rc::new(Cell::new(UploadState::Idle));
-    let body = RequestBody::new(incoming, limit, &upload);
+    let upload = (!incoming.is_end_stream()).then(Rc::<Cell<UploadState>>::default);
+    let body = RequestBody::new(incoming, limit, upload.clone());
+    let upload = || upload.as_ref().map_or(UploadState::Idle, |upload| upload.get());
 
     // What only the gateway may say.
     let headers = &mut head.headers;
-    client.headers().append_to(headers);
+    headers.reserve(ADDED_HEADERS);
+    client.headers().add_to(headers, client.is_trusted());
     headers.append(
         header::VIA,
         worker.via[usize::from(head.version != Version::HTTP_10)].clone(),
@@ -123,14 +130,20 @@ async fn pass(
     *request.method_mut() = head.method;
     *request.uri_mut() = target.uri;
     *request.headers_mut() = head.headers;
-    let sent = forward::send(&gateway.upstreams[index], &worker.pool, request, deadline);
+    // Pinned here, since a future that is passed on by value is kept twice.
+    let sent = pin!(forward::send(
+        &gateway.upstreams[index],
+        &worker.pool,
+        request,
+        deadline
+    ));
     match deadline.bound(sent).await {
         Ok(Ok(answer)) => {
             exchange.upstream_answered(answer.response.status(), answer.was_repeated);
             Ok((answer, deadline))
         }
-        Ok(Err(error)) => Err(why_unanswered(error, upload.get(), limit)),
-        Err(_passed) if upload.get() == UploadState::Waiting => Err(Rejection::SlowClient),
+        Ok(Err(error)) => Err(why_unanswered(error, upload(), limit)),
+        Err(_passed) if upload() == UploadState::Waiting => Err(Rejection::SlowClient),
         Err(_passed) => Err(Rejection::SlowUpstream),
     }
 }

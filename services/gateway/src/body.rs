@@ -50,17 +50,13 @@ pub(crate) enum BodyError {
 }
 
 impl RequestBody {
-    /// A body of at most `limit` bytes, its length known or not.
-    pub(crate) fn new(incoming: Incoming, limit: u64, state: &Rc<Cell<UploadState>>) -> Self {
-        if incoming.is_end_stream() {
-            Self::Empty
-        } else {
-            Self::Streamed {
-                incoming,
-                left: limit,
-                state: Rc::clone(state),
-            }
-        }
+    /// A body of at most `limit` bytes, its length known or not; none if there is nobody to tell its state.
+    pub(crate) fn new(incoming: Incoming, limit: u64, state: Option<Rc<Cell<UploadState>>>) -> Self {
+        state.map_or(Self::Empty, |state| Self::Streamed {
+            incoming,
+            left: limit,
+            state,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {

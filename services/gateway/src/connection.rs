@@ -2,7 +2,6 @@
 //! by the process' phase. Requests are answered by `app`.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -22,8 +21,9 @@ use crate::app::{self, Worker};
 use crate::head_guard::{Guarded, HeadGuard, Violation};
 use crate::headers::ClientHeaders;
 use crate::rejection::Rejection;
+use crate::small_writes::SmallWrites;
 
-/// Between two requests. It exceeds the 60 s of common load balancers, since the side that reuses a connection
+/// Between two requests, at least. It exceeds the 60 s of common load balancers, since the side that reuses a connection
 /// must be the one that ends it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// A connection that the kernel took just before the listener closed may say what it wants for so long.
@@ -42,8 +42,9 @@ pub(crate) struct Client {
     headers: ClientHeaders,
     is_trusted: bool,
     in_flight: Cell<u32>,
-    last_active: Cell<Instant>,
     has_asked: Cell<bool>,
+    /// Since the timer last looked.
+    was_active: Cell<bool>,
     closes: Cell<bool>,
 }
 
@@ -60,8 +61,8 @@ impl Client {
                 .iter()
                 .any(|network| network.contains(&address)),
             in_flight: Cell::new(0),
-            last_active: Cell::new(Instant::now()),
             has_asked: Cell::new(false),
+            was_active: Cell::new(false),
             closes: Cell::new(false),
         }
     }
@@ -96,12 +97,12 @@ impl Client {
     pub(crate) fn begin(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
         self.has_asked.set(true);
+        self.was_active.set(true);
     }
 
     /// A request is over.
     pub(crate) fn end(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        self.last_active.set(Instant::now());
     }
 
     fn is_busy(&self) -> bool {
@@ -131,12 +132,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let header_bytes = worker.gateway.config.limits.header_bytes;
     let answer = {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-        service_fn(move |request| {
-            let answer = app::answer(Rc::clone(&worker), Rc::clone(&client), request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        })
+        service_fn(move |request| app::answer(Rc::clone(&worker), Rc::clone(&client), request))
     };
-    let io = TokioIo::new(Guarded::new(stream, Rc::clone(&client.guard)));
+    let io = TokioIo::new(Guarded::new(SmallWrites(stream), Rc::clone(&client.guard)));
     // The guard's timers stand in for hyper's, which would be armed anew for each request.
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -177,7 +175,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         .await
     };
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner().into_inner();
+    let SmallWrites(stream) = parts.io.into_inner().into_inner();
     match end {
         End::SlowHead => {
             let hop = &worker.gateway.config.hop.name;
@@ -224,19 +222,15 @@ impl TimeLimits {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let now = Instant::now();
             if self.head_began.is_some() {
                 return Poll::Ready(End::SlowHead);
             }
-            let idle_since = if client.is_busy() {
-                now
-            } else {
-                client.last_active.get()
-            };
-            if !client.has_asked.get() || now >= idle_since + IDLE_TIMEOUT {
+            // Looking now and then costs nothing per request; a connection may idle for up to twice its limit.
+            let was_active = client.was_active.take() || client.is_busy();
+            if !was_active {
                 return Poll::Ready(End::Idle);
             }
-            self.timer.as_mut().reset(idle_since + IDLE_TIMEOUT);
+            self.timer.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
         }
     }
 }

@@ -91,7 +91,8 @@ pub(crate) async fn send(
             Ok(lease) => lease,
             Err(in_flight) => {
                 let endpoint = Arc::clone(in_flight.endpoint());
-                match pool.connect(in_flight).await {
+                // Rare and large, so not a part of every request's future.
+                match Box::pin(pool.connect(in_flight)).await {
                     Ok(lease) => lease,
                     Err(error) => {
                         tracing::debug!(%address, service = upstream.service, error = %error, "cannot connect");

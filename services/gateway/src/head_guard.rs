@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::chunks::{Chunks, Found};
+
 /// What is wrong with a head: a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -39,6 +41,8 @@ enum Phase {
     Head,
     /// So many bytes of a body are still to come before the next head.
     Body(u64),
+    /// A chunked body, whose end is known when it comes.
+    Chunked(Chunks),
     /// Where the next head begins is not known: there must be none.
     Adrift,
 }
@@ -55,6 +59,26 @@ struct Head {
     content_length: Option<u64>,
     is_chunked: bool,
     violation: Option<Violation>,
+}
+
+/// Bytes behind a body in the same read would be a head that did not begin with its read: then the place of the
+/// next head is not known.
+impl Phase {
+    fn after_known(left: u64, came: usize) -> Self {
+        match left.checked_sub(came as u64) {
+            None => Self::Adrift,
+            Some(0) => Self::Head,
+            Some(left) => Self::Body(left),
+        }
+    }
+
+    fn after_chunks(found: Found) -> Self {
+        match found {
+            Found::More(chunks) => Self::Chunked(chunks),
+            Found::End(0) => Self::Head,
+            Found::End(_) | Found::Doubt => Self::Adrift,
+        }
+    }
 }
 
 impl HeadGuard {
@@ -75,17 +99,14 @@ impl HeadGuard {
 
     /// True when the client may still be sending what nobody will read.
     pub(crate) fn may_have_more_to_send(&self) -> bool {
-        self.phase.get() != Phase::Head
+        self.phase.get() != Phase::Head || self.is_inside_head()
     }
 
     fn observe(&self, bytes: &[u8]) {
         match self.phase.get() {
             Phase::Head => self.observe_head(bytes),
-            Phase::Body(left) => self.phase.set(match left.checked_sub(bytes.len() as u64) {
-                None => Phase::Adrift,
-                Some(0) => Phase::Head,
-                Some(left) => Phase::Body(left),
-            }),
+            Phase::Body(left) => self.phase.set(Phase::after_known(left, bytes.len())),
+            Phase::Chunked(chunks) => self.phase.set(Phase::after_chunks(chunks.read(bytes))),
             Phase::Adrift => (),
         }
     }
@@ -109,14 +130,13 @@ impl HeadGuard {
         let Some(beyond) = end else { return };
         let head = std::mem::take(head);
         self.violation.set(self.violation.get().or(head.verdict()));
-        self.phase.set(
-            match head.content_length.unwrap_or(0).checked_sub(beyond as u64) {
-                _ if head.is_chunked || self.violation.get().is_some() => Phase::Adrift,
-                None => Phase::Adrift,
-                Some(0) => Phase::Head,
-                Some(left) => Phase::Body(left),
-            },
-        );
+        self.phase.set(match self.violation.get() {
+            Some(_) => Phase::Adrift,
+            None if head.is_chunked => {
+                Phase::after_chunks(Chunks::default().read(&bytes[bytes.len() - beyond..]))
+            }
+            None => Phase::after_known(head.content_length.unwrap_or(0), beyond),
+        });
     }
 }
 
@@ -300,6 +320,8 @@ mod tests {
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab",
             b"cd",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab",
+            b"\r\n0\r\n\r\n",
             b"\r\nGET / HTTP/1.1\r\nHost: a\r\nTraceparent: x\r\nCookie: y\r\n\r\n",
         ]);
         assert_eq!(guard.violation(), None);
@@ -347,7 +369,12 @@ mod tests {
     #[test]
     fn a_connection_whose_next_head_cannot_be_located_must_close() {
         for reads in [
-            &[b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice()] as &[&[u8]],
+            &[b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0;odd\r\n\r\n".as_slice()]
+                as &[&[u8]],
+            &[
+                b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b"0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            ],
             &[b"GET / HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\n\r\n"],
             &[
                 b"PUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\n",

@@ -173,16 +173,22 @@ impl ClientHeaders {
         }
     }
 
-    /// Adds this client to what trusted proxies before it have told; for anybody else nothing is left to add to.
-    pub(crate) fn append_to(&self, headers: &mut HeaderMap) {
-        let told = headers.contains_key(X_FORWARDED_FOR);
-        if headers.contains_key(header::FORWARDED) || !told {
-            append(headers, header::FORWARDED, &self.forwarded);
+    /// Adds this client to what trusted proxies before it have told. Of anybody else nothing is left to add to.
+    pub(crate) fn add_to(&self, headers: &mut HeaderMap, trusts_forwarded: bool) {
+        if trusts_forwarded {
+            // A Forwarded header that lacks the proxies before would name one of them as the client.
+            if headers.contains_key(header::FORWARDED) || !headers.contains_key(X_FORWARDED_FOR) {
+                append(headers, header::FORWARDED, &self.forwarded);
+            }
+            append(headers, X_FORWARDED_FOR, &self.forwarded_for);
+            headers
+                .entry(X_FORWARDED_PROTO)
+                .or_insert(HeaderValue::from_static("http"));
+        } else {
+            headers.insert(header::FORWARDED, self.forwarded.clone());
+            headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         }
-        append(headers, X_FORWARDED_FOR, &self.forwarded_for);
-        headers
-            .entry(X_FORWARDED_PROTO)
-            .or_insert(HeaderValue::from_static("http"));
     }
 }
 
@@ -394,7 +400,7 @@ mod tests {
         let result = |trusted| {
             let mut headers = map(lines);
             screen_request(&mut headers, trusted).unwrap();
-            client.append_to(&mut headers);
+            client.add_to(&mut headers, trusted);
             [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO]
                 .map(|name| headers[name].to_str().unwrap().to_owned())
         };
@@ -415,11 +421,11 @@ mod tests {
             ("X-Forwarded-For", "1.1.1.1"),
             ("X-Forwarded-For", "2.2.2.2, 3.3.3.3"),
         ]);
-        ClientHeaders::new("::1".parse().unwrap()).append_to(&mut headers);
+        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut headers, true);
         assert_eq!(headers[X_FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3, ::1");
         assert_eq!(headers.get(header::FORWARDED), None);
         let mut fresh = map(&[]);
-        ClientHeaders::new("::1".parse().unwrap()).append_to(&mut fresh);
+        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut fresh, true);
         assert_eq!(fresh[header::FORWARDED], "for=\"[::1]\";proto=http");
     }
 

@@ -6,6 +6,7 @@
 mod admit;
 mod app;
 mod body;
+mod chunks;
 pub mod config;
 mod connection;
 mod exchange;
@@ -19,6 +20,7 @@ mod rejection;
 mod request_line;
 mod route_table;
 mod server;
+mod small_writes;
 mod worker;
 
 pub use config::{Config, ConfigErrors};

@@ -3,7 +3,7 @@
 //!
 //! It knows addresses; which address a request goes to is chosen elsewhere.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,14 +13,17 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use servicechain_runtime::upstream::InFlight;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::body::RequestBody;
+use crate::small_writes::SmallWrites;
 
 /// Within a cluster a connection takes a millisecond; a second leaves room for one lost packet elsewhere.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Shorter than any server we know keeps idle connections, so that it is we who end them.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a worker closes what has grown old. Age is counted in these rounds, which spares a look at the clock
+/// for each request.
+pub(crate) const ROUND: Duration = Duration::from_secs(5);
+/// Idle connections live for 30 s, less than any server we know grants, so that it is we who end them.
+const MAX_IDLE_ROUNDS: u32 = 6;
 /// More idle connections than this per address and core would only be file descriptors.
 const MAX_IDLE_PER_ADDRESS: usize = 512;
 /// How long an answered connection may take to finish with its request, before it is given up.
@@ -30,12 +33,13 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    round: Cell<u32>,
 }
 
 #[derive(Debug)]
 struct Idle {
     sender: SendRequest<RequestBody>,
-    since: Instant,
+    since: u32,
 }
 
 /// A connection of one request, and the request's place in the count of its address.
@@ -66,7 +70,7 @@ impl Pool {
             return Err(in_flight);
         };
         while let Some(Idle { sender, since }) = connections.pop() {
-            if sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
+            if sender.is_ready() && self.is_fresh(since) {
                 return Ok(Lease {
                     pool: Rc::clone(self),
                     sender,
@@ -86,7 +90,7 @@ impl Pool {
             Ok(stream) => stream.map_err(ConnectError::Tcp)?,
         };
         stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        let (sender, connection) = http1::handshake(TokioIo::new(SmallWrites(stream)))
             .await
             .map_err(ConnectError::Http)?;
         tokio::task::spawn_local(async move {
@@ -102,12 +106,17 @@ impl Pool {
         })
     }
 
-    /// Closes what nobody used for too long. The worker calls it now and then.
+    /// Closes what nobody used for too long. The worker calls it every [`ROUND`].
     pub(crate) fn close_old(&self) {
+        self.round.set(self.round.get().wrapping_add(1));
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
+            connections.retain(|idle| !idle.sender.is_closed() && self.is_fresh(idle.since));
             !connections.is_empty()
         });
+    }
+
+    fn is_fresh(&self, since: u32) -> bool {
+        self.round.get().wrapping_sub(since) <= MAX_IDLE_ROUNDS
     }
 
     fn keep(&self, address: SocketAddr, sender: SendRequest<RequestBody>) {
@@ -116,7 +125,7 @@ impl Pool {
         if connections.len() < MAX_IDLE_PER_ADDRESS {
             connections.push(Idle {
                 sender,
-                since: Instant::now(),
+                since: self.round.get(),
             });
         }
     }

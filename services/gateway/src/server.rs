@@ -242,6 +242,12 @@ mod tests {
     }
 
     #[test]
+    fn running_can_be_spawned_on_any_runtime() {
+        fn is_send<T: Send>(_: impl FnOnce(Config, VerifierConfig, Listeners, Arc<Lifecycle>) -> T) {}
+        is_send(run);
+    }
+
+    #[test]
     fn sockets_share_a_port_among_themselves_and_with_nobody_else() {
         let sockets = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let address = sockets[0].local_addr().unwrap();

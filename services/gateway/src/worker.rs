@@ -12,9 +12,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::Worker;
 use crate::connection;
+use crate::pool;
 
-/// Often enough that an unused connection does not outlive its limit by much.
-const CLOSE_OLD_EVERY: Duration = Duration::from_secs(5);
+/// How many tasks run between two looks at the sockets: enough to spread the cost of a look over many requests, few
+/// enough that none waits for a millisecond.
+const TASKS_PER_LOOK: u32 = 255;
 /// After an error of `accept` other than a client that went away: most likely no file descriptors are left, and
 /// asking again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +33,7 @@ pub(crate) fn serve(
 ) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .event_interval(TASKS_PER_LOOK)
         .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         listener.set_nonblocking(true)?;
@@ -56,7 +59,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
     };
     let lifecycle = &worker.gateway.lifecycle;
     let mut closing = std::pin::pin!(lifecycle.closing());
-    let mut close_old = tokio::time::interval(CLOSE_OLD_EVERY);
+    let mut close_old = tokio::time::interval(pool::ROUND);
     loop {
         tokio::select! {
             biased;

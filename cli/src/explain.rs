@@ -203,28 +203,28 @@ c        ✓ key KEY… (ES256)  any verified caller may
             &[("iat", json!(1_799_990_000)), ("exp", json!(1_799_999_928))],
         );
         let foreign = with(&specimen, &[("iss", json!("https://else.example.com"))]);
-        let forged = format!("{}A", &specimen.token()[..specimen.token().len() - 1]);
+        // The first character of the signature: the last one could decode to the same bytes.
+        let token = specimen.token();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let other = if signature.starts_with('A') { 'B' } else { 'A' };
+        let forged = format!("{signed}.{other}{}", &signature[1..]);
         for (token, says) in [
             (expired.as_str(), "gateway  ✗ expired 1 m 12 s ago"),
             (
                 &foreign,
                 "gateway  ✗ issuer is not trusted; trusted: http://shop-issuer-platform.shop.svc  -> spec.issuers",
             ),
-            ("not-a-token", "gateway  ✗ not a compact JWS"),
+            (&forged, "gateway  ✗ signature does not verify"),
+            ("not-a-token", "gateway  ✗ token has not three parts"),
             (
                 &Specimen::new().token(),
                 "gateway  ✗ its key is not among those of its issuer",
             ),
         ] {
             let text = rendered(&specimen, token, Method::GET);
-            let line = text.lines().nth(1).unwrap_or_default();
-            assert!(
-                line.starts_with(says.split_once("not a").map_or(says, |(start, _)| start)),
-                "{line}"
-            );
+            assert_eq!(text.lines().nth(1), Some(says));
             assert!(!explained(&specimen, token, Method::GET).passes());
         }
-        assert!(!explained(&specimen, &forged, Method::GET).passes() || forged == specimen.token());
     }
 
     #[test]

@@ -74,14 +74,6 @@ impl Mistakes {
         self.0.is_empty()
     }
 
-    /// Every mistake is about something that a later version will do.
-    #[must_use]
-    pub fn are_all_unsupported(&self) -> bool {
-        self.0
-            .iter()
-            .all(|mistake| mistake.reason == Reason::NotSupportedYet)
-    }
-
     /// The value, unless something is wrong.
     pub fn or<T>(self, value: T) -> Result<T, Self> {
         if self.0.is_empty() { Ok(value) } else { Err(self) }

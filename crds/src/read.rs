@@ -27,11 +27,12 @@ pub fn read(yaml: &str) -> Result<ValidatedChain, Mistakes> {
 ///
 /// Refused with [`Reason::NotSupportedYet`](crate::mistakes::Reason): external and static issuers, refresh tokens
 /// and the issuer's database, autoscaling, Ingress, HTTPRoute, TLS at the gateway, rate limits, images of one's own
-/// (with `command`, `args` and sidecars), and databases and caches that somebody else runs.
+/// (with `command`, `args` and sidecars), the item service without a database, and databases and caches that
+/// somebody else runs.
 ///
 /// What is only about Kubernetes is validated and kept, and a local chain has no use for it: `paused`, replicas,
-/// pod settings, environment and probes, the gateway's Service, the managed stores' settings,
-/// `withdrawnKeyGrace`, NetworkPolicies and rollouts.
+/// pod settings, environment and probes, the gateway's Service, the managed stores' settings, key distribution (the
+/// publisher is in the same process), logs and traces, NetworkPolicies and rollouts.
 pub fn validated(chain: &ServiceChain) -> Result<ValidatedChain, Mistakes> {
     let document = serde_json::to_value(chain).map_err(|error| Mistakes::of_document(error.to_string()))?;
     let shape = check::shape(&document, schema::service_chain_document(), "");

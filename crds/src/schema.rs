@@ -30,24 +30,6 @@ const OF_KUBERNETES: [&str; 12] = [
 
 static SERVICE_CHAIN: LazyLock<Value> = LazyLock::new(definition::<ServiceChain>);
 static REVOCATION: LazyLock<Value> = LazyLock::new(definition::<Revocation>);
-
-/// The CRD of `ServiceChain`, as JSON.
-#[must_use]
-pub fn service_chain_crd() -> &'static Value {
-    &SERVICE_CHAIN
-}
-
-/// The CRD of `Revocation`, as JSON.
-#[must_use]
-pub fn revocation_crd() -> &'static Value {
-    &REVOCATION
-}
-
-/// The OpenAPI schema of a whole `ServiceChain` document, with the fields that the API server adds to every one.
-pub(crate) fn service_chain_document() -> &'static Value {
-    &SERVICE_CHAIN_DOCUMENT
-}
-
 static SERVICE_CHAIN_DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut schema = SERVICE_CHAIN["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     schema["required"] = json!(["metadata", "spec"]);
@@ -67,6 +49,23 @@ static SERVICE_CHAIN_DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     });
     schema
 });
+
+/// The CRD of `ServiceChain`, as JSON.
+#[must_use]
+pub fn service_chain_crd() -> &'static Value {
+    &SERVICE_CHAIN
+}
+
+/// The CRD of `Revocation`, as JSON.
+#[must_use]
+pub fn revocation_crd() -> &'static Value {
+    &REVOCATION
+}
+
+/// The OpenAPI schema of a whole `ServiceChain` document, with the fields that the API server adds to every one.
+pub(crate) fn service_chain_document() -> &'static Value {
+    &SERVICE_CHAIN_DOCUMENT
+}
 
 fn definition<K: CustomResourceExt + Resource<DynamicType = ()>>() -> Value {
     let mut crd = serde_json::to_value(K::crd()).unwrap_or_default();

@@ -68,6 +68,9 @@ impl Banner<'_> {
             };
             let _ = writeln!(text, "  {label:7}  {url:width$}   {}", self.describe(route));
         }
+        if !chain.observability.otlp_endpoint.is_empty() {
+            text.push_str("  note     spans are exported on Kubernetes only, not to spec.observability.otlpEndpoint from here\n");
+        }
         self.render_commands(&mut text, paint);
         let _ = writeln!(
             text,
@@ -169,4 +172,64 @@ fn time_of_day(clock: &Clock) -> String {
     now.to_zoned(jiff::tz::TimeZone::system())
         .strftime("%H:%M:%S")
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses() -> Addresses {
+        let pair = |name: &str, port: u16| (name.to_owned(), format!("http://127.0.0.1:{port}"));
+        Addresses {
+            gateway: "http://127.0.0.1:8080".to_owned(),
+            issuers: vec![pair("platform", 41001)],
+            services: vec![pair("a", 1), pair("b", 2), pair("c", 3)],
+            admin: vec![pair("gateway", 4), pair("a", 5)],
+        }
+    }
+
+    #[test]
+    fn everything_one_needs_is_said_once_ready() {
+        let chain = servicechain_crds::read(include_str!("../../../examples/shop.yaml")).unwrap();
+        let banner = Banner {
+            chain: &chain,
+            addresses: &addresses(),
+            stores: "embedded stores",
+            keys: &BTreeMap::from([("platform".to_owned(), "k7f2abcd".to_owned())]),
+            is_alone: true,
+            took: Duration::from_millis(420),
+        };
+        assert_eq!(
+            banner.render(Paint::Plain),
+            r#"chain shop · 3 services · embedded stores
+  issuer   http://127.0.0.1:41001   ES256, key k7f2… active
+  gateway  http://127.0.0.1:8080    /  ->  a -> b -> c
+                                    /oauth2, /jwks.json, /.well-known  ->  issuer platform
+  try it:
+    export TOKEN=$(servicechain token)
+    curl -X PUT -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"name":"lamp"}' http://127.0.0.1:8080/items/1
+    curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8080/items/1
+    servicechain token | servicechain explain
+ready in 0.4 s · Ctrl-C ends it
+
+"#
+        );
+        let beside_others = Banner {
+            is_alone: false,
+            ..banner
+        }
+        .render(Paint::Plain);
+        assert!(
+            beside_others.contains("$(servicechain token --port 8080)"),
+            "{beside_others}"
+        );
+    }
+
+    #[test]
+    fn programs_read_one_line() {
+        assert_eq!(
+            json(&addresses(), "x.y.z"),
+            r#"{"admin":{"a":"http://127.0.0.1:5","gateway":"http://127.0.0.1:4"},"gateway":"http://127.0.0.1:8080","issuer":"http://127.0.0.1:41001","services":{"a":"http://127.0.0.1:1","b":"http://127.0.0.1:2","c":"http://127.0.0.1:3"},"token":"x.y.z"}"#
+        );
+    }
 }

@@ -228,12 +228,25 @@ impl World {
         let mut number = self.random.below(self.pods.len());
         // Those who do not know the key are the interesting ones.
         let unknown = |pod: &&Pod| {
-            let lacks = |token: &Token| pod.held.as_ref().is_some_and(|held| held.key(token.key).is_none());
+            let lacks = |token: &Token| {
+                pod.held
+                    .as_ref()
+                    .is_some_and(|held| held.key(token.key).is_none())
+            };
             pod.api_ready && self.tokens.iter().any(lacks)
         };
         if let Some(pod) = self.pods.iter().find(unknown) {
-            let lacks = |token: &&Token| pod.held.as_ref().is_some_and(|held| held.key(token.key).is_none());
-            token = self.tokens.iter().copied().rfind(|token| lacks(&token)).unwrap_or(token);
+            let lacks = |token: &&Token| {
+                pod.held
+                    .as_ref()
+                    .is_some_and(|held| held.key(token.key).is_none())
+            };
+            token = self
+                .tokens
+                .iter()
+                .copied()
+                .rfind(|token| lacks(&token))
+                .unwrap_or(token);
             number = pod.number;
         }
         let pod = &self.pods[number];

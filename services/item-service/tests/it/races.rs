@@ -61,7 +61,8 @@ fn write(replica: &LookAside, number: u32) -> impl Future<Output = Result<Writte
 }
 
 async fn read(replica: &LookAside) -> Found {
-    replica.get(&key("1"), &no_trace()).await.unwrap()
+    let found = tokio::time::timeout(DEADLINE, replica.get(&key("1"), &no_trace())).await;
+    found.expect("a read that never ends").unwrap()
 }
 
 fn reading(replica: &LookAside) -> JoinHandle<Found> {

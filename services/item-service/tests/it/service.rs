@@ -181,6 +181,11 @@ async fn put_with(hop: &Hop, token: &str, path: &str, json: &str, headers: &[(&s
     send(&hop.url, request).await
 }
 
+async fn metrics(hop: &Hop) -> String {
+    let answer = send(&hop.admin_url, request(Method::GET, "/metrics", &[], "")).await;
+    String::from_utf8(answer.body.to_vec()).unwrap()
+}
+
 async fn three_hops(specimen: &Specimen, setting: impl Fn(&'static str) -> Setting<'static>) -> [Hop; 3] {
     let c = setting("c").start(specimen).await;
     let b = Setting {
@@ -548,13 +553,7 @@ async fn a_hop_that_refuses_a_token_that_is_good_here_is_a_503_naming_it_and_is_
         (refused.status, refused.json()["hop"].clone()),
         (StatusCode::SERVICE_UNAVAILABLE, json!("b"))
     );
-    let metrics = String::from_utf8(
-        send(&a.admin_url, request(Method::GET, "/metrics", &[], ""))
-            .await
-            .body
-            .to_vec(),
-    );
-    let metrics = metrics.unwrap();
+    let metrics = metrics(&a).await;
     let counted = |line: &&str| line.contains("next_hop_calls_total") && line.contains("refused_good_token");
     assert!(
         metrics
@@ -753,18 +752,36 @@ async fn a_write_whose_client_goes_away_is_committed_and_fills_the_cache() {
     held.arrived().await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
-    held.let_go();
-    await_condition("the cache to be filled", DEADLINE, async || {
-        let read = get(&hop, &token, "/items/1").await;
-        let first = &read.json()["hops"][0];
-        if first["source"] == "cache" && first["item"] == json!({"n": 1}) {
+    await_condition("the request to be dropped", DEADLINE, async || {
+        let metrics = metrics(&hop).await;
+        let is_idle =
+            |line: &str| line.starts_with("servicechain_requests_in_flight{") && line.ends_with(" 0");
+        if metrics.lines().any(is_idle) {
             Ok(())
         } else {
-            Err(read.json().to_string())
+            Err(metrics)
         }
     })
     .await
     .unwrap();
+    held.let_go();
+    // Nobody has read yet, so that only the write can have filled it.
+    await_condition("the cache to be filled", DEADLINE, async || {
+        let metrics = metrics(&hop).await;
+        let is_filled = |line: &str| line.contains("cache_puts_total") && line.contains("\"stored\"");
+        if metrics.lines().any(is_filled) {
+            Ok(())
+        } else {
+            Err(metrics)
+        }
+    })
+    .await
+    .unwrap();
+    let read = get(&hop, &token, "/items/1").await;
+    assert_eq!(
+        (read.of_hops("source"), read.of_hops("item")),
+        (json!(["cache"]), json!([{"n": 1}]))
+    );
 }
 
 #[tokio::test]

@@ -157,12 +157,11 @@ impl<'de, const N: usize> Visitor<'de> for Select<'_, N> {
         let mut selected = [const { None }; N];
         let mut others = BTreeSet::new();
         while let Some(name) = entries.next_key_seed(Name)? {
-            let is_new = match self.names.iter().position(|wanted| *wanted == name) {
-                Some(at) => selected[at].replace(entries.next_value_seed(inner)?).is_none(),
-                None => {
-                    entries.next_value_seed(Checked(inner))?;
-                    others.insert(name)
-                }
+            let is_new = if let Some(at) = self.names.iter().position(|wanted| *wanted == name) {
+                selected[at].replace(entries.next_value_seed(inner)?).is_none()
+            } else {
+                entries.next_value_seed(Checked(inner))?;
+                others.insert(name)
             };
             if !is_new {
                 return Err(de::Error::custom("a member is written twice"));

@@ -130,6 +130,15 @@ proptest! {
     }
 
     #[test]
+    fn selected_members_are_those_of_the_whole_object(text in "[{}\\[\\],:\"a-c0-2 ]{0,24}", value in json()) {
+        for bytes in [text.as_bytes(), value.to_string().as_bytes()] {
+            let selected = strict_json::select(bytes, &["a", "kid"]).ok();
+            let whole = strict_json::object(bytes).ok();
+            prop_assert_eq!(selected, whole.map(|whole| ["a", "kid"].map(|name| whole.get(name).cloned())));
+        }
+    }
+
+    #[test]
     fn no_altered_bundle_is_taken(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
         let original = signed(7);
         let mut bytes = original.bytes().to_vec();

@@ -86,39 +86,44 @@ pub(crate) fn ensure(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::R
 
 /// Puts the images on every node that lacks them. The flag says whether any did.
 pub(crate) fn load(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<bool> {
-    let mut missing = BTreeMap::new();
+    // Nodes that lack the same images get them in one go.
+    let mut missing: BTreeMap<Vec<&str>, Vec<String>> = BTreeMap::new();
     for (node, _) in parts.engine.nodes(&record.name)? {
         let list = ["ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"];
         let there = child::answer(parts.engine.docker().args(["exec", &node]).args(list))
             .with_context(|| format!("cannot list the images of {node}"))?;
-        let has = |image: &str| {
-            there.lines().any(|line| {
-                line.trim_start_matches("docker.io/")
-                    .trim_start_matches("library/")
-                    == image
-            })
-        };
-        for image in parts.images.values().filter(|image| !has(image)) {
-            missing
-                .entry(image.as_str())
-                .or_insert_with(Vec::new)
-                .push(node.clone());
+        let has = |image: &str| there.lines().any(|line| short(line) == image);
+        let lacking: Vec<&str> = parts
+            .images
+            .values()
+            .map(String::as_str)
+            .filter(|image| !has(image))
+            .collect();
+        if !lacking.is_empty() {
+            missing.entry(lacking).or_default().push(node);
         }
     }
-    for (image, nodes) in &missing {
+    for (images, nodes) in &missing {
         let mut command = parts.engine.command(&parts.kind);
-        command.args([
-            "load",
-            "docker-image",
-            image,
-            "--name",
-            &record.name,
-            "--nodes",
-            &nodes.join(","),
-        ]);
+        command
+            .args([
+                "load",
+                "docker-image",
+                "--name",
+                &record.name,
+                "--nodes",
+                &nodes.join(","),
+            ])
+            .args(images);
         child::run(&mut command, "load", &cache.log("load"))?;
     }
     Ok(!missing.is_empty())
+}
+
+/// An image's name as people write it: containerd spells out the registry and the library.
+fn short(image: &str) -> &str {
+    let image = image.strip_prefix("docker.io/").unwrap_or(image);
+    image.strip_prefix("library/").unwrap_or(image)
 }
 
 /// Removes the nodes and what is known of them. True if there was anything.

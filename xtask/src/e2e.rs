@@ -67,7 +67,7 @@ fn test(cache: &Cache, record: &Record) -> anyhow::Result<()> {
             "--features",
             "kind",
             "--test",
-            "operate_cluster",
+            "operate_*",
         ])
         .env("SERVICECHAIN_CLUSTER", record.path(cache));
     let status = child::run_in_the_open(&mut command)?;

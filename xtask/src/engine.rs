@@ -65,7 +65,7 @@ impl Engine {
     pub(crate) fn stop_if_idle(cache: &Cache) -> anyhow::Result<bool> {
         let _lock = cache.lock("engine")?;
         let ours = Self { is_ours: true };
-        if !Path::new(RUN).exists() {
+        if !Path::new(RUN).join("docker.pid").exists() {
             return Ok(false);
         }
         if let Some(left) = child::ask(ours.docker().args(["ps", "--all", "--format", "{{.Names}}"]))

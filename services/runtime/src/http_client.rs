@@ -152,6 +152,8 @@ impl Inner {
         let mut tries = 0;
         // A connection from the pool may have been closed at the other end meanwhile; the next one is then new.
         let mut pooled = true;
+        // Only a process that has just started has not resolved the name yet.
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, self.resolver.answered()).await;
         loop {
             tries += 1;
             let endpoints = self.resolver.endpoints();

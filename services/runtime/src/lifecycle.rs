@@ -68,8 +68,8 @@ impl Lifecycle {
             closed: Some("starting".to_owned()),
         });
         let index = gates.len() - 1;
+        self.judge_readiness(&gates);
         drop(gates);
-        self.judge_readiness();
         ReadinessGate {
             lifecycle: Arc::clone(self),
             index,
@@ -84,15 +84,7 @@ impl Lifecycle {
     /// What keeps the process from being ready, as `name: why`; empty when it is ready.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
-        if self.is_draining() {
-            return vec!["process: draining".to_owned()];
-        }
-        let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        if gates.is_empty() {
-            return vec!["process: starting".to_owned()];
-        }
-        let closed = |gate: &Gate| gate.closed.as_ref().map(|why| format!("{}: {why}", gate.name));
-        gates.iter().filter_map(closed).collect()
+        self.what_is_not_ready(&self.gates.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     #[must_use]
@@ -208,14 +200,26 @@ impl Lifecycle {
             self.current.store(*phase as u8, Ordering::SeqCst);
             advances
         });
-        self.judge_readiness();
+        self.judge_readiness(&self.gates.lock().unwrap_or_else(PoisonError::into_inner));
         advanced
     }
 
-    fn judge_readiness(&self) {
-        let ready = self.not_ready().is_empty();
+    /// Under the lock of the gates, so that of two changes the later one has the last word.
+    fn judge_readiness(&self, gates: &[Gate]) {
+        let ready = self.what_is_not_ready(gates).is_empty();
         self.ready
             .send_if_modified(|current| std::mem::replace(current, ready) != ready);
+    }
+
+    fn what_is_not_ready(&self, gates: &[Gate]) -> Vec<String> {
+        if self.is_draining() {
+            return vec!["process: draining".to_owned()];
+        }
+        if gates.is_empty() {
+            return vec!["process: starting".to_owned()];
+        }
+        let closed = |gate: &Gate| gate.closed.as_ref().map(|why| format!("{}: {why}", gate.name));
+        gates.iter().filter_map(closed).collect()
     }
 }
 
@@ -254,8 +258,7 @@ impl ReadinessGate {
         if let Some(gate) = gates.get_mut(self.index) {
             gate.closed = closed;
         }
-        drop(gates);
-        self.lifecycle.judge_readiness();
+        self.lifecycle.judge_readiness(&gates);
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Limits {
     pub request_bytes: usize,
     /// From the first byte of a head to its last; above: the connection is closed.
     pub header_timeout: Duration,
+    /// Between two pieces of a body that a handler reads; above, reading fails.
+    pub body_timeout: Duration,
     /// Between two requests, and before the first. It exceeds the 60 s of common load balancers, since the side
     /// that reuses a connection must be the one that ends it.
     pub idle_timeout: Duration,
@@ -41,6 +43,7 @@ impl Default for Limits {
             header_bytes: 32 * 1024,
             request_bytes: 1024 * 1024,
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
         }
     }

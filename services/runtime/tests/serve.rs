@@ -22,6 +22,7 @@ const LIMITS: Limits = Limits {
     header_bytes: 4096,
     request_bytes: 1000,
     header_timeout: Duration::from_secs(10),
+    body_timeout: Duration::from_secs(10),
     idle_timeout: Duration::from_secs(90),
 };
 
@@ -264,6 +265,33 @@ async fn closing_ends_idle_connections_at_once_and_lets_requests_in_flight_finis
     server.ended.await.unwrap().unwrap();
     server.lifecycle.closed().await;
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_sent_nothing_yet_may_still_ask_once_when_the_server_closes() {
+    let server = plain();
+    let mut newcomer = TcpStream::connect(server.address).await.unwrap();
+    server.lifecycle.drain();
+    server.lifecycle.closing().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    newcomer
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(
+        read_answer(&mut newcomer).await,
+        Some((200, true, "hello".into()))
+    );
+    assert_eq!(read_answer(&mut newcomer).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_coming_is_given_up() {
+    let server = plain();
+    let begun = Instant::now();
+    let half = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345";
+    assert_eq!(status(&server, half).await, 400);
+    assert_eq!(begun.elapsed().as_secs(), LIMITS.body_timeout.as_secs());
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tower::Service as _;
 
 use super::Limits;
@@ -49,7 +49,7 @@ pub(super) async fn serve(
         let (router, head) = (router.clone(), Arc::clone(&head));
         head.is_complete();
         async move {
-            let mut response = answer(request, peer, router, limits.request_bytes).await;
+            let mut response = answer(request, peer, router, &limits).await;
             if lifecycle.is_draining() {
                 response
                     .headers_mut()
@@ -70,7 +70,7 @@ pub(super) async fn serve(
     let mut connection = pin!(http.serve_connection(io, service_fn(answer)));
     let mut closing = pin!(lifecycle.closing());
     let mut closed = pin!(lifecycle.closed());
-    let mut asked_to_close = false;
+    let (mut is_closing, mut asked_to_close) = (false, false);
     let mut newcomer = None;
     let mut head_timer = pin!(tokio::time::sleep(limits.header_timeout));
     std::future::poll_fn(|cx| {
@@ -83,7 +83,8 @@ pub(super) async fn serve(
             }
             return Poll::Ready(());
         }
-        if !asked_to_close && closing.as_mut().poll(cx).is_ready() {
+        is_closing = is_closing || closing.as_mut().poll(cx).is_ready();
+        if is_closing && !asked_to_close {
             let newcomer = newcomer.get_or_insert_with(|| Box::pin(tokio::time::sleep(NEWCOMER_GRACE)));
             if !head.is_first() || newcomer.as_mut().poll(cx).is_ready() {
                 asked_to_close = true;
@@ -105,7 +106,13 @@ pub(super) async fn serve(
     .await;
 }
 
-async fn answer(request: Request<Incoming>, peer: SocketAddr, mut router: Router, limit: usize) -> Response {
+async fn answer(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    mut router: Router,
+    limits: &Limits,
+) -> Response {
+    let limit = limits.request_bytes;
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -119,7 +126,13 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr, mut router: Router
             Problem::body_too_large(limit).header(header::CONNECTION, HeaderValue::from_static("close"));
         return refused.into_response();
     }
-    let mut request = request.map(Body::new);
+    let mut request = request.map(|body| {
+        Body::new(Arriving {
+            body,
+            patience: Box::pin(tokio::time::sleep(limits.body_timeout)),
+            timeout: limits.body_timeout,
+        })
+    });
     request.extensions_mut().insert(ConnectInfo(peer));
     match router.call(request).await {
         Ok(response) => response,
@@ -223,6 +236,40 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A request's body, an error once nothing more of it has come for too long.
+struct Arriving {
+    body: Incoming,
+    patience: Pin<Box<Sleep>>,
+    timeout: Duration,
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let next = Instant::now() + self.timeout;
+            self.patience.as_mut().reset(next);
+            return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
+        }
+        ready!(self.patience.as_mut().poll(cx));
+        let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        Poll::Ready(Some(Err(axum::Error::new(late))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -108,7 +108,7 @@ impl Trail {
         let Some(gateway) = &self.gateway else {
             return false;
         };
-        let mut next = gateway.upstream.as_deref();
+        let mut next = gateway.upstream.as_deref().filter(|_| !was_refused(gateway));
         let mut steps = 0;
         while let Some(name) = next {
             let Some(hop) = self.hops.iter().find(|hop| hop.hop == name) else {
@@ -184,7 +184,7 @@ pub(crate) fn line(time: &str, gateway: &Record, hops: &[Record], order: &[Strin
         _ => paint.red(&status),
     };
     let mut parts = vec![at_gateway(gateway, paint)];
-    if hops.is_empty() {
+    if hops.is_empty() && !was_refused(gateway) {
         // An issuer, or a service that never answered.
         parts.extend(gateway.upstream.as_ref().map(|upstream| format!("-> {upstream}")));
     }
@@ -204,6 +204,14 @@ pub(crate) fn line(time: &str, gateway: &Record, hops: &[Record], order: &[Strin
         gateway.duration_ms,
         parts.join("  ")
     )
+}
+
+/// Whether the gateway answered by itself, since it did not let the caller in. The event names the route's upstream
+/// all the same.
+fn was_refused(gateway: &Record) -> bool {
+    gateway.reason.is_some()
+        || gateway.verdict == "rejected"
+        || (gateway.verdict == "absent" && gateway.status == 401)
 }
 
 fn at_gateway(gateway: &Record, paint: Paint) -> String {
@@ -326,6 +334,28 @@ mod tests {
             trails(records).await,
             [("t".to_owned(), vec!["b".to_owned(), "a".to_owned()])]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_shown_at_once_and_names_no_upstream() {
+        let refused = Record {
+            verdict: "absent".to_owned(),
+            trace_id: "refused".to_owned(),
+            ..record("gateway", 401, 0.1, Some("a"))
+        };
+        let shown = line("x", &refused, &[], &order(), Paint::Plain);
+        assert!(!shown.contains("->"), "{shown}");
+        let records = vec![
+            refused,
+            record("a", 200, 1.0, None),
+            record("gateway", 200, 2.0, Some("a")),
+        ];
+        let order: Vec<String> = trails(records)
+            .await
+            .into_iter()
+            .map(|(trace, _)| trace)
+            .collect();
+        assert_eq!(order, ["refused", "t"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -183,7 +183,7 @@ pub(crate) fn line(time: &str, gateway: &Record, hops: &[Record], order: &[Strin
         400..500 => paint.yellow(&status),
         _ => paint.red(&status),
     };
-    let mut parts = vec![at_gateway(gateway, paint)];
+    let mut parts = vec![at_gateway(gateway, !hops.is_empty(), paint)];
     if hops.is_empty() && !was_refused(gateway) {
         // An issuer, or a service that never answered.
         parts.extend(gateway.upstream.as_ref().map(|upstream| format!("-> {upstream}")));
@@ -214,7 +214,10 @@ fn was_refused(gateway: &Record) -> bool {
         || (gateway.verdict == "absent" && gateway.status == 401)
 }
 
-fn at_gateway(gateway: &Record, paint: Paint) -> String {
+fn at_gateway(gateway: &Record, is_forwarded: bool, paint: Paint) -> String {
+    if is_forwarded && gateway.verdict == "absent" {
+        return "gateway no token".to_owned();
+    }
     match (gateway.verdict.as_str(), &gateway.reason) {
         ("verified", None) => format!("gateway {}", paint.green("✓")),
         (_, Some(reason)) => format!("gateway {} {reason}", paint.red("✗")),
@@ -321,6 +324,23 @@ mod tests {
         };
         tokio::join!(send, follow(receiver, show));
         shown
+    }
+
+    #[test]
+    fn a_route_that_asks_for_no_token_lets_it_be_missing() {
+        let absent = |hop: &str| Record {
+            verdict: "absent".to_owned(),
+            caller: None,
+            ..record(hop, 401, 0.5, Some("b"))
+        };
+        let hops = [Record {
+            reason: Some("no token".to_owned()),
+            ..absent("a")
+        }];
+        assert_eq!(
+            line("x", &absent("gateway"), &hops, &order(), Paint::Plain),
+            "x GET /items/1  401  0.5 ms   gateway no token  a ✗ no token"
+        );
     }
 
     #[tokio::test(start_paused = true)]

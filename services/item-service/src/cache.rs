@@ -158,7 +158,7 @@ pub struct CacheUrl(String);
 
 /// Why a text is no cache URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("REDIS_URL must be redis://…, rediss://… or memory:")]
+#[error("must be redis://…, rediss://… or memory:")]
 pub struct InvalidCacheUrl;
 
 impl CacheUrl {

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
 use servicechain_auth::VerifierArgs;
-use servicechain_item_service::config::{Config, Places};
+use servicechain_item_service::config::{Config, ConfigErrors, Places};
 use servicechain_item_service::run;
 use servicechain_runtime::clock::Clock;
 use servicechain_runtime::crypto_provider;
@@ -80,9 +81,24 @@ The database's schema is brought up to date at the start; several replicas may s
 SIGTERM drains: not ready, still accepting for --drain-delay, then what is in flight ends."#;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     crypto_provider::install();
     let args = Args::parse();
+    match start(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            // As clap's: what was asked for is wrong.
+            if error.is::<ConfigErrors>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+async fn start(args: Args) -> anyhow::Result<()> {
     let config = read_config(&args)?;
     let _telemetry = telemetry::init(&args.telemetry, &config.hop.name)?;
     let listeners = args.server.listen()?;
@@ -105,5 +121,5 @@ fn read_config(args: &Args) -> anyhow::Result<Config> {
         redis_url: args.redis_url.as_ref().map(|url| url.0.clone()),
         next_hop_url: args.next_hop_url.clone(),
     };
-    Config::from_yaml(&text, &places).with_context(|| format!("{path} or the environment is not valid"))
+    Ok(Config::from_yaml(&text, &places)?)
 }

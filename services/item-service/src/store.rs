@@ -8,6 +8,7 @@ mod sqlite;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use sqlx::Connection as _;
 use sqlx::migrate::MigrateError;
 
 use crate::item::{Item, ItemKey, Stored, Version};
@@ -88,7 +89,7 @@ pub enum StoreError {
 /// Why a database cannot be used at all, as a sentence for whoever started the service.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("DATABASE_URL must begin with postgres:// or sqlite: and be a valid URL of that kind")]
+    #[error("must begin with postgres:// or sqlite: and be a valid URL of that kind")]
     Url,
     #[error("cannot reach the database at {place}: {reason}")]
     Unreachable { place: String, reason: String },
@@ -252,15 +253,28 @@ async fn bounded_commit(commit: impl Future<Output = Result<(), sqlx::Error>>) -
     }
 }
 
-/// Waits while the server refuses connections or says that it is starting.
-async fn reach<DB: sqlx::Database>(pool: &sqlx::Pool<DB>, place: &str) -> Result<(), OpenError> {
+/// Waits while the server refuses connections or says that it is starting. It connects by itself, since a pool
+/// would say only that time is over.
+async fn reach<O: sqlx::ConnectOptions<Connection: Sized>>(
+    options: &O,
+    place: &str,
+) -> Result<(), OpenError> {
     let until = tokio::time::Instant::now() + START_TIMEOUT;
     loop {
-        let Err(error) = pool.acquire().await else {
-            return Ok(());
+        let error = match tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await {
+            Ok(Ok(connection)) => {
+                // Whether it says goodbye does not matter.
+                let _ = connection.close().await;
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
         };
-        let is_starting = matches!(&error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)
-            || matches!(&error, sqlx::Error::Database(error) if error.code().as_deref() == Some("57P03"));
+        let is_starting = match &error {
+            sqlx::Error::Io(_) => true,
+            sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
+            _ => false,
+        };
         if !is_starting || tokio::time::Instant::now() >= until {
             return Err(OpenError::Unreachable {
                 place: place.to_owned(),

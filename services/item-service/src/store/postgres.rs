@@ -38,6 +38,7 @@ impl PostgresStore {
     pub(super) async fn open(url: &DatabaseUrl) -> Result<(Self, StoreIdentity), OpenError> {
         let options = options(url).ok_or(OpenError::Url)?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
+        reach(&options, &place).await?;
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -51,7 +52,6 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options);
-        reach(&pool, &place).await?;
         migrate(sqlx::migrate!("migrations/postgres"), &pool, &place).await?;
         let identity = sqlx::query_scalar(IDENTITY)
             .fetch_one(&pool)

@@ -48,6 +48,7 @@ impl SqliteStore {
         } else {
             options.get_filename().display().to_string()
         };
+        reach(&options, &place).await?;
         // A database in memory lives in its one connection, which therefore never ends.
         let pool = SqlitePoolOptions::new()
             .max_connections(if is_memory { 1 } else { MAX_CONNECTIONS })
@@ -56,7 +57,6 @@ impl SqliteStore {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options);
-        reach(&pool, &place).await?;
         migrate(sqlx::migrate!("migrations/sqlite"), &pool, &place).await?;
         let identity = sqlx::query_scalar(IDENTITY)
             .fetch_one(&pool)

@@ -1,7 +1,7 @@
 //! The cache of verdicts follows the bundle: it never says what verifying afresh would not say.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -10,8 +10,8 @@ use servicechain_auth::rejected::{TokenFault, Unavailable};
 use servicechain_auth::specimen::{ISSUER_NAME, Specimen, active_key, bearing, new_key, sign_claims};
 use servicechain_auth::{CacheLimits, Caller, Hop, Judged, Rejected, Verifier, verify};
 use servicechain_keys::{
-    Algorithm, Bundle, Generation, KeyState, NumericDate, RequiredClaim, Revocation, RevocationKind,
-    ShortDigest,
+    Algorithm, Bundle, Generation, HeldBundle, KeyState, NumericDate, RequiredClaim, Revocation,
+    RevocationKind, ShortDigest,
 };
 
 struct Case {
@@ -241,6 +241,24 @@ fn a_cached_token_ends_at_its_expiry_and_skew() {
 }
 
 #[test]
+fn a_cached_token_ends_when_less_time_is_left_than_the_hop_asks_for() {
+    let chain = Specimen::new();
+    let mut hop = Hop::new("a");
+    hop.minimum_remaining = Duration::from_secs(10);
+    let verifier = Verifier::new(chain.config(hop));
+    verifier.hold(chain.sign(&chain.bundle()));
+    let headers = bearing(&chain.token());
+    assert!(matches!(verifier.judge(&headers), Judged::Verified(_)));
+    chain.advance(Duration::from_secs(890));
+    assert!(matches!(verifier.judge(&headers), Judged::Verified(_)));
+    chain.advance(Duration::from_secs(1));
+    let Judged::Rejected(rejected) = verifier.judge(&headers) else {
+        panic!("passed too late")
+    };
+    assert_eq!(rejected, TokenFault::ExpiresTooSoon.into());
+}
+
+#[test]
 fn a_smaller_skew_is_seen_by_cached_tokens() {
     let mut case = Case::new();
     let token = case.chain.token();
@@ -364,6 +382,43 @@ fn no_judgement_after_a_swap_goes_by_the_older_bundle() {
         });
         case.bundle.revocations.clear();
         case.publish();
+    }
+}
+
+/// The clock is read while a token is judged: here it swaps the bundle at that very moment, so that what comes out
+/// would be by the older one.
+#[test]
+fn a_swap_in_the_midst_of_a_judgement_decides_it() {
+    for is_cached in [false, true] {
+        let mut case = Case::new();
+        let midst = Arc::new(Mutex::new(None::<(Arc<Verifier>, Arc<HeldBundle>)>));
+        let mut config = case.chain.config(Hop::new("a"));
+        let (clock, swap) = (Arc::clone(&config.clock), Arc::clone(&midst));
+        config.clock = Arc::new(move || {
+            let swap = swap.lock().unwrap().take();
+            if let Some((verifier, bundle)) = swap {
+                verifier.hold(bundle);
+            }
+            clock()
+        });
+        case.verifier = Verifier::new(config);
+        case.verifier.hold(case.chain.sign(&case.bundle));
+        let token = case.chain.token();
+        if is_cached {
+            case.judge(&token).unwrap();
+        }
+        case.bundle
+            .revocations
+            .push(revocation("alice", case.chain.now()));
+        case.bundle.generation = case.bundle.generation.next();
+        let revoking = case.chain.sign(&case.bundle);
+        *midst.lock().unwrap() = Some((Arc::clone(&case.verifier), revoking));
+        assert_eq!(
+            case.judge(&token).unwrap_err(),
+            TokenFault::Revoked.into(),
+            "cached: {is_cached}"
+        );
+        assert_eq!(case.verifier.generation(), case.bundle.generation);
     }
 }
 

@@ -13,7 +13,7 @@ use servicechain_keys::{
     NumericDate, Offer, Outcome, PodId, SigningKey, TrustKey, Workload,
 };
 
-use crate::loopback::{send, serve};
+use crate::loopback::{nobody, send, serve};
 
 const NONCE: Nonce = Nonce::new([3; 16]);
 
@@ -285,6 +285,27 @@ async fn a_bundle_is_read_with_its_digest_as_tag() {
         StatusCode::NOT_MODIFIED
     );
     assert_eq!(read(Some("\"other\"".to_owned())).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_unconfirmed_pod_is_read_by_its_name_only() {
+    let pod = Pod::start().await;
+    let mut config = config(&pod.chain, pod.state.path());
+    config.operator_url = Some(nobody().await);
+    let unconfirmed = Verifier::new(config);
+    let bundle = pod.generation(1);
+    unconfirmed.hold(Arc::clone(&bundle));
+    let url = serve(router(unconfirmed)).await;
+    let read = |name: Option<&str>| {
+        let request = Request::get(format!("{url}v1/bundle"));
+        match name {
+            Some(name) => send(request.header("Pod-Uid", name).body(Vec::new()).unwrap()),
+            None => send(request.body(Vec::new()).unwrap()),
+        }
+    };
+    assert_eq!(read(None).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(read(Some("another-pod")).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(read(Some(pod.pod().as_str())).await.2, bundle.bytes()[..]);
 }
 
 #[tokio::test]

@@ -125,25 +125,13 @@ async fn a_verifier_is_ready_when_it_holds_what_the_operator_named() {
     // The operator answers, so that waiting for it to stay silent changes nothing.
     config.startup_wait = DEADLINE * 10;
     let verifier = Verifier::start(config).await.unwrap();
-    let ready = tokio::spawn({
-        let verifier = Arc::clone(&verifier);
-        async move { is_ready_in_time(&verifier).await }
-    });
-    tokio::time::timeout(DEADLINE, async {
-        while operator.knocks.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
-    assert!(
-        !verifier.is_ready() && !verifier.is_confirmed(),
-        "generation 1 is not the newest"
-    );
+    let too_early = tokio::time::timeout(Duration::from_millis(300), verifier.ready()).await;
+    assert!(too_early.is_err(), "generation 1 is not the newest");
+    assert!(operator.knocks.load(Ordering::SeqCst) > 0 && !verifier.is_confirmed());
     let mut bundle = chain.bundle();
     bundle.generation = Generation::new(2);
     verifier.deliver(chain.sign(&bundle).bytes().to_vec()).await;
-    assert!(ready.await.unwrap());
+    assert!(is_ready_in_time(&verifier).await);
     assert!(verifier.is_confirmed());
 }
 

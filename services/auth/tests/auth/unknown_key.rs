@@ -138,8 +138,12 @@ async fn an_issuer_pod_that_holds_an_older_bundle_knows_no_more_than_we_do() {
 #[tokio::test]
 async fn an_unconfirmed_or_lying_issuer_pod_is_no_authority() {
     let case = Case::of(IssuerKind::Managed);
-    let unconfirmed = case.start_with(router(Verifier::new(case.config()))).await;
-    assert_eq!(authenticate(&unconfirmed, &case.headers()).await, unanswered());
+    let mut config = case.config();
+    config.operator_url = Some(nobody().await);
+    let unconfirmed = Verifier::new(config);
+    unconfirmed.hold(case.older());
+    let verifier = case.start_with(router(unconfirmed)).await;
+    assert_eq!(authenticate(&verifier, &case.headers()).await, unanswered());
     let mut stranger = Specimen::new();
     stranger.trust_key = servicechain_keys::TrustKey::from_seed(&[1; 32]).unwrap();
     let forged = stranger.sign(&stranger.bundle()).bytes().to_vec();

@@ -8,6 +8,8 @@ use crate::engine::Engine;
 use crate::program_image::{self, PROGRAMS};
 use crate::step::Workshop;
 use crate::terminal::print;
+use crate::versions::Versions;
+use crate::{host, online};
 
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
@@ -18,8 +20,16 @@ pub(crate) struct ImagesArgs {
 
 pub(crate) fn run(args: &ImagesArgs) -> anyhow::Result<()> {
     let mut workshop = Workshop::new(Cache::open()?);
-    let folder = workshop.make(&program_image::programs(&PROGRAMS), None)?.folder;
+    if Engine::find()?.is_none() {
+        workshop.act("packages", |cache| Ok(((), host::prepare_airgap(cache)?)))?;
+    }
     let engine = workshop.act("engine", Engine::find_or_start)?;
+    let step = if cfg!(target_os = "linux") {
+        program_image::programs(&PROGRAMS)
+    } else {
+        online::programs_in_docker(&Versions::read()?, &PROGRAMS)
+    };
+    let folder = workshop.make(&step, Some(&engine))?.folder;
     let images = program_image::make(&mut workshop, &engine, &folder, &PROGRAMS)?;
     for image in images.values() {
         let Some(prefix) = &args.push else {

@@ -8,7 +8,7 @@ use crate::cluster::Parts;
 use crate::engine::Engine;
 use crate::host;
 use crate::program_image;
-use crate::step::Workshop;
+use crate::step::{Step, Workshop};
 use crate::versions::Versions;
 
 pub(crate) fn make(workshop: &mut Workshop, programs: &[&'static str]) -> anyhow::Result<Parts> {
@@ -17,14 +17,9 @@ pub(crate) fn make(workshop: &mut Workshop, programs: &[&'static str]) -> anyhow
     let Some(engine) = Engine::find()? else {
         bail!("Docker is installed, but no engine answers; start it and run this again");
     };
-    let mut step = program_image::programs(programs);
-    step.script = "cluster/images/programs-in-docker.sh";
-    step.sources.extend([
-        "cluster/images/programs.Dockerfile".into(),
-        "cluster/images/programs.sh".into(),
-    ]);
-    step.values.push(("BUILDER", versions.rust.builder_image));
-    let folder = workshop.make(&step, Some(&engine))?.folder;
+    let folder = workshop
+        .make(&programs_in_docker(&versions, programs), Some(&engine))?
+        .folder;
     let mut images = program_image::make(workshop, &engine, &folder, programs)?;
     for (database, major) in [
         ("postgres", versions.postgres.major),
@@ -52,4 +47,16 @@ pub(crate) fn make(workshop: &mut Workshop, programs: &[&'static str]) -> anyhow
         images,
         engine,
     })
+}
+
+/// The binaries, compiled in a container.
+pub(crate) fn programs_in_docker(versions: &Versions, programs: &[&'static str]) -> Step {
+    let mut step = program_image::programs(programs);
+    step.script = "cluster/images/programs-in-docker.sh";
+    step.sources.extend([
+        "cluster/images/programs.Dockerfile".into(),
+        "cluster/images/programs.sh".into(),
+    ]);
+    step.values.push(("BUILDER", versions.rust.builder_image.clone()));
+    step
 }

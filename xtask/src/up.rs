@@ -8,6 +8,7 @@ use crate::cluster::{self, Mode, Record, Wanted};
 use crate::program_image::{self, PROBE, PROGRAMS};
 use crate::step::{Report, Workshop};
 use crate::terminal::{print, say};
+use crate::versions::Versions;
 use crate::{airgap, host, online};
 
 #[derive(Debug, Args)]
@@ -94,7 +95,11 @@ pub(crate) fn bring_up(workshop: &mut Workshop, args: &UpArgs, with_probe: bool)
         Mode::Online => online::make(workshop, &PROGRAMS)?,
     };
     if with_probe {
-        let folder = workshop.make(&program_image::programs(&[PROBE]), None)?.folder;
+        let step = match mode {
+            Mode::Airgap => program_image::programs(&[PROBE]),
+            Mode::Online => online::programs_in_docker(&Versions::read()?, &[PROBE]),
+        };
+        let folder = workshop.make(&step, Some(&parts.engine))?.folder;
         parts
             .images
             .extend(program_image::make(workshop, &parts.engine, &folder, &[PROBE])?);

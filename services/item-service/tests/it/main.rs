@@ -7,6 +7,8 @@
 )]
 
 mod cache_contract;
+mod faults;
+mod hop;
 mod interleavings;
 mod races;
 mod service;

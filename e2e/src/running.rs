@@ -10,9 +10,12 @@ use servicechain_auth::VerifierConfig;
 use servicechain_fixtures::await_condition;
 use servicechain_gateway as gateway;
 use servicechain_runtime::lifecycle::Lifecycle;
-use servicechain_runtime::listeners::listen;
+use servicechain_runtime::listeners::{Listeners, listen};
 use servicechain_runtime::serve::{Limits, serve};
+use servicechain_token_issuer as token_issuer;
 use tokio::task::JoinHandle;
+
+use crate::client::get;
 
 /// Long enough for a machine that compiles beside the tests.
 pub const START: Duration = Duration::from_secs(30);
@@ -101,6 +104,24 @@ pub async fn gateway(yaml: &str, verifier: VerifierConfig, times: DrainTimes) ->
     let lifecycle = Lifecycle::new(times.delay, times.grace);
     let run = gateway::run(config, verifier, listeners, Arc::clone(&lifecycle));
     Running::new(address, admin, lifecycle, run).ready().await
+}
+
+/// Starts an issuer. Nobody takes its keys, so it answers and signs nothing.
+pub async fn issuer(yaml: &str, verifier: VerifierConfig) -> anyhow::Result<Running> {
+    show_logs_of_failures();
+    let config = token_issuer::Config::from_yaml(yaml)?;
+    let listeners = Listeners::on_loopback()?;
+    let (address, admin) = (listeners.main.local_addr()?, listeners.admin.local_addr()?);
+    let lifecycle = Lifecycle::new(Duration::ZERO, Duration::ZERO);
+    let run = token_issuer::run(config, verifier, listeners, Arc::clone(&lifecycle));
+    let running = Running::new(address, admin, lifecycle, run);
+    let serves = await_condition("an issuer to serve", START, async || {
+        get(address, "/.well-known/openid-configuration", None)
+            .await
+            .map_err(|error| format!("{error:#}"))
+    });
+    serves.await?;
+    Ok(running)
 }
 
 /// Starts an upstream of the test's own.

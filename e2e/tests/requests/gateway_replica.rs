@@ -160,7 +160,21 @@ async fn request_is_drained_without_a_failure() {
 
     let mut load = Load::start(balancer.address, &keys.token("alice"));
     load.answers(200).await;
+    let bearer = format!("Bearer {}", keys.token("bob"));
+    let ask = request("GET", "/items/1", &[("authorization", &bearer)], "");
+    let mut kept = Connection::open(drained.address).await.unwrap();
+    assert_eq!(kept.ask(&ask).await.unwrap().header("connection"), None);
     drained.lifecycle.drain();
+    // A client that stays, and one that has not noticed yet, are answered and told to go.
+    for connection in [&mut kept, &mut Connection::open(drained.address).await.unwrap()] {
+        let answer = connection.ask(&ask).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close")),
+            "{}",
+            answer.head
+        );
+    }
     load.answers(100).await;
     drained.ended().await.unwrap();
     load.answers(200).await;

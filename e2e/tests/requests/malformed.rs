@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 
-use servicechain_e2e::client::{exchange, get, put};
+use servicechain_e2e::Keys;
+use servicechain_e2e::client::{exchange, get, put, request};
+use servicechain_e2e::running::issuer;
 
 use crate::chain;
 
@@ -146,4 +148,32 @@ async fn oversized_bodies_are_refused_with_413_by_every_hop() {
         let answer = get(address, "/items/1", Some(&token)).await.unwrap();
         assert_eq!(answer.status, 404, "{hop} {}", answer.head);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_requests_are_refused_by_the_issuer_and_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keys::new();
+    let bundle = keys.write_bundle(folder.path()).unwrap();
+    let yaml = "issuer: {name: platform, url: \"http://platform.test\", algorithm: ES256, tokenLifetime: 15m, audiences: [shop]}\nclients: []\n";
+    let issuer = issuer(yaml, keys.verifier("platform", &bundle).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(is_refused_by(issuer.address).await, Vec::<String>::new());
+    let form = format!("grant_type={}", "x".repeat(100_000));
+    let type_of_form = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("content-length", "100011"),
+    ];
+    let mut ask = request("POST", "/oauth2/token", &type_of_form, "");
+    ask.extend(form.into_bytes());
+    let answer = exchange(issuer.address, &ask).await.unwrap().unwrap();
+    assert_eq!(answer.status, 413, "{}", answer.head);
+    assert_eq!(
+        get(issuer.address, "/.well-known/openid-configuration", None)
+            .await
+            .unwrap()
+            .status,
+        200
+    );
 }

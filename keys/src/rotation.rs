@@ -32,11 +32,11 @@ pub use memory::Memory;
 pub use standing::{Laggard, LaggardReason, Standing};
 
 /// Added to every wait on clocks, beside the policy's skew.
-pub const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+pub const CLOCK_MARGIN: Duration = Duration::from_mins(1);
 /// How long a pod that vanished without a word may still sign: its node can be cut off.
-pub const VANISHED_GRACE: Duration = Duration::from_secs(600);
+pub const VANISHED_GRACE: Duration = Duration::from_mins(10);
 /// A pod both unreachable and not Ready for longer is no longer counted.
-pub const LEFT_OUT_AFTER: Duration = Duration::from_secs(60);
+pub const LEFT_OUT_AFTER: Duration = Duration::from_mins(1);
 /// An Active key signs at most for this many rotation periods, should the operator never come back.
 pub const SIGN_UNTIL_PERIODS: u32 = 2;
 
@@ -96,6 +96,10 @@ impl KeySource {
 
 /// A pod as a consistent LIST shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own in a pod's status"
+)]
 pub struct ListedPod {
     pub pod: PodId,
     /// The managed issuer whose `ReplicaSet` controls this pod.

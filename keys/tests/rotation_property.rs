@@ -4,8 +4,17 @@
 //! A failing case prints its seed; `ROTATION_SEED=<seed> cargo test -p servicechain-keys --test rotation_property`
 //! runs that case alone and prints what happened in it.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "the lints spare functions marked as tests, not what they are made of"
+)]
+
 #[path = "rotation_property/calm.rs"]
 mod calm;
+#[path = "rotation_property/faults.rs"]
+mod faults;
 #[path = "rotation_property/flaw.rs"]
 mod flaw;
 #[path = "rotation_property/invariants.rs"]

@@ -1,5 +1,11 @@
 //! Single rules of the publisher's decisions, each with the smallest world that can break it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the lints spare functions marked as tests, not what they are made of"
+)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,7 +43,7 @@ fn desired(keys: KeySource) -> Desired {
         policy: Policy {
             clock_skew: Duration::from_secs(30),
             max_token_bytes: 8192,
-            max_token_lifetime: Duration::from_secs(86_400),
+            max_token_lifetime: Duration::from_hours(24),
             required_claims: Vec::new(),
         },
         issuers: vec![DesiredIssuer {
@@ -58,7 +64,7 @@ fn external(keys: Option<&[&Jwk]>) -> Desired {
     let answer = keys.map(|keys| keys.iter().map(|key| (*key).clone()).collect());
     desired(KeySource::External {
         answer,
-        withdrawn_key_grace: Duration::from_secs(600),
+        withdrawn_key_grace: Duration::from_mins(10),
     })
 }
 
@@ -69,8 +75,8 @@ fn managed() -> Desired {
 fn managed_with(algorithm: Algorithm) -> Desired {
     desired(KeySource::Managed {
         algorithm,
-        token_lifetime: Duration::from_secs(900),
-        rotation_period: Duration::from_secs(7200),
+        token_lifetime: Duration::from_mins(15),
+        rotation_period: Duration::from_hours(2),
         publish_ahead: Duration::ZERO,
     })
 }

@@ -1,6 +1,13 @@
 //! The real publisher against real pods' ends over loopback: verifiers of `servicechain-auth`, and an issuer pod of
 //! `servicechain-token-issuer`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the lints spare functions marked as tests, not what they are made of"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -50,7 +57,7 @@ fn desired() -> Desired {
         policy: Policy {
             clock_skew: Duration::from_secs(30),
             max_token_bytes: 8192,
-            max_token_lifetime: Duration::from_secs(86_400),
+            max_token_lifetime: Duration::from_hours(24),
             required_claims: Vec::new(),
         },
         issuers: vec![DesiredIssuer {
@@ -62,8 +69,8 @@ fn desired() -> Desired {
             max_token_lifetime: None,
             keys: KeySource::Managed {
                 algorithm: Algorithm::ES256,
-                token_lifetime: Duration::from_secs(900),
-                rotation_period: Duration::from_secs(86_400),
+                token_lifetime: Duration::from_mins(15),
+                rotation_period: Duration::from_hours(24),
                 publish_ahead: Duration::ZERO,
             },
         }],

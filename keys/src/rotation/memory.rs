@@ -125,10 +125,13 @@ impl Memory {
     }
 
     /// Have (line 21): every counted pod of the LIST has proved to hold the bundle of `generation`, or one made from it.
+    /// Never true in a round whose base was not in the `ConfigMap`: its LIST may be older than that bundle.
     #[must_use]
     pub fn everyone_has(&self, generation: Generation, pods: &[ListedPod], elapsed: Duration) -> bool {
-        self.counted(pods, elapsed)
-            .all(|listed| self.proved(&listed.pod) >= Some(generation))
+        self.settled
+            && self
+                .counted(pods, elapsed)
+                .all(|listed| self.proved(&listed.pod) >= Some(generation))
     }
 
     /// Whether the pod must be sent `base`, rather than merely asked.

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use servicechain_keys::rotation::ListedPod;
 use servicechain_keys::{Bundle, Generation, KeyState, RevocationKind};
 
 use super::flaw::Flaw;
 use super::pod::{Hostility, Life, Pod};
-use super::signed::{KeyPool, Signed};
+use super::signed::{KeyPool, Signed, number_of};
 use super::world::{Token, World};
 
 /// What a hop says to a token.
@@ -117,17 +118,63 @@ impl World {
         }
     }
 
-    /// `revoke` returned 0: everyone has a bundle with these revocations.
-    pub(crate) fn note_enforced(&mut self, base: &Bundle) {
+    /// I3, at the moment a key becomes Active: every counted pod of the LIST durably holds it.
+    pub(crate) fn check_activations(&mut self, before: Option<&Bundle>, next: &Bundle, pods: &[ListedPod]) {
+        let active = |bundle: &Bundle| -> Vec<usize> {
+            let keys = bundle.issuers.iter().flat_map(|issuer| &issuer.keys);
+            let active = keys.filter(|key| key.state == KeyState::Active);
+            active
+                .filter_map(|key| KeyPool::get().index(key.jwk.kid()?))
+                .collect()
+        };
+        let was_active = before.map(active).unwrap_or_default();
+        for key in active(next).into_iter().filter(|key| !was_active.contains(key)) {
+            let lacks = |pod: &&Pod| pod.disk.as_ref().is_none_or(|disk| disk.key(key).is_none());
+            let lacking = self.counted(pods).find(lacks).map(|pod| pod.number);
+            if let Some(number) = lacking {
+                self.violate(
+                    "I3",
+                    format!("k{key} becomes Active, and is not on the disk of pod-{number}"),
+                );
+            }
+        }
+    }
+
+    /// `revoke` returned 0: everyone durably has a bundle with these revocations.
+    pub(crate) fn note_enforced(&mut self, base: &Bundle, pods: &[ListedPod]) {
         let enforced = self
             .revocations
             .iter()
             .take_while(|revocation| base.revocations.contains(revocation))
             .count();
-        if enforced > self.enforced {
-            self.trace(|| format!("{enforced} revocations are enforced"));
-            self.enforced = enforced;
+        if enforced <= self.enforced {
+            return;
         }
+        self.trace(|| format!("{enforced} revocations are enforced"));
+        self.enforced = enforced;
+        let revoked = &self.revocations[..enforced];
+        let lacks = |pod: &&Pod| {
+            let disk = pod.disk.as_ref();
+            disk.is_none_or(|disk| {
+                revoked
+                    .iter()
+                    .any(|revocation| !disk.bundle.revocations.contains(revocation))
+            })
+        };
+        let lacking = self.counted(pods).find(lacks).map(|pod| pod.number);
+        if let Some(number) = lacking {
+            self.violate(
+                "I6",
+                format!("a revocation is called enforced, and is not on the disk of pod-{number}"),
+            );
+        }
+    }
+
+    /// Who must not be left out: honest pods that run and are Ready in the LIST.
+    fn counted<'a>(&'a self, pods: &'a [ListedPod]) -> impl Iterator<Item = &'a Pod> {
+        let listed = pods.iter().filter(|listed| listed.runs && listed.ready);
+        let pods = listed.map(|listed| &self.pods[number_of(&listed.pod)]);
+        pods.filter(|pod| pod.life == Life::Running && pod.hostility != Hostility::ClaimsHeld)
     }
 
     pub(crate) fn check_pods(&mut self) {

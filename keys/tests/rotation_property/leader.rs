@@ -12,7 +12,7 @@ use servicechain_keys::{
 use super::flaw::Flaw;
 use super::pod::{Dies, Hostility, Pod, Word};
 use super::signed::{KeyPool, Signed};
-use super::world::{InFlight, World, date};
+use super::world::{InFlight, World, date, workload};
 
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
@@ -55,6 +55,8 @@ pub(crate) struct Asking {
     asked: Vec<PodId>,
     answers: Vec<Heard>,
     at_pods: Vec<Arc<Signed>>,
+    /// Of the clocks that this round heard, once it has decided.
+    earliest_clock: Option<u64>,
 }
 
 impl World {
@@ -95,6 +97,7 @@ impl World {
                     asked,
                     answers,
                     at_pods,
+                    earliest_clock: None,
                 })
             }
             Phase::Ask(mut asking) => match asking.to_ask.pop() {
@@ -113,7 +116,7 @@ impl World {
         self.leaders[number].phase = next;
     }
 
-    fn decide(&mut self, number: usize, asking: Asking) -> Phase {
+    fn decide(&mut self, number: usize, mut asking: Asking) -> Phase {
         let pods = asking.pods.as_slice();
         let leader = &mut self.leaders[number];
         let at_pods = asking.at_pods.iter().map(|signed| signed.base());
@@ -143,7 +146,7 @@ impl World {
                 .memory
                 .everyone_has(base.bundle.generation, pods, round.elapsed);
             if everyone {
-                self.note_enforced(&base.bundle.clone());
+                self.note_enforced(&base.bundle.clone(), pods);
             }
         }
         self.trace(|| {
@@ -159,9 +162,8 @@ impl World {
         });
         if let Some(next) = next {
             self.trace(|| format!("leader {number} decides {}", describe(&next)));
-            let before = base.map(|base: Base<'_>| base.bundle.clone());
             let signed = self.signer.sign(next);
-            self.check_removals(before.as_ref(), &signed.bundle, earliest_clock);
+            asking.earliest_clock = Some(earliest_clock);
             if self.flaw == Flaw::PushedBeforeReplace {
                 self.push_to_all(&signed);
             }
@@ -210,6 +212,11 @@ impl World {
                 next.generation()
             )
         });
+        let before = asking.read.config_map.as_ref().map(|signed| &signed.bundle);
+        if let Some(earliest_clock) = asking.earliest_clock {
+            self.check_removals(before, &next.bundle, earliest_clock);
+            self.check_activations(before, &next.bundle, &asking.pods);
+        }
         self.note_written(next);
         // The answer to a REPLACE can be lost: the leader then finds a version that it does not know as its own.
         if !self.random.percent(4) || self.calm {
@@ -316,11 +323,11 @@ impl World {
     fn answer(&mut self, number: usize, word: &Word, push: Option<&Arc<Signed>>) -> Option<Heard> {
         let pool = KeyPool::get();
         let real = self.ack_keys.is_some();
-        let nonce = Nonce::new([self.random.below(256) as u8; 16]);
+        let nonce = Nonce::new([self.random.byte(); 16]);
         let pod = &self.pods[number];
         let mut answer = Answer {
             pod: pod.id.clone(),
-            workload: self.workload(pod.is_issuer),
+            workload: workload(pod.is_issuer),
             held: word.held.as_ref().map(|held| held.held()),
             outcome: match (word.refusal, word.unchanged) {
                 (Some(_), _) => Outcome::Refused,
@@ -347,7 +354,10 @@ impl World {
             Hostility::None => {}
             Hostility::Offers if pod.is_issuer => {
                 let others = self.pods.iter().filter(|other| other.number != number);
-                let key = others.flat_map(|other| &other.keys).map(|own| own.key).last();
+                let key = others
+                    .flat_map(|other| &other.keys)
+                    .map(|own| own.key)
+                    .next_back();
                 offers.extend(key.map(|key| (key, false)));
             }
             Hostility::Offers => offers.push((pool.keys.len() - 1, true)),
@@ -411,7 +421,7 @@ impl World {
         let pool = KeyPool::get();
         let answer = Answer {
             pod: pod.id.clone(),
-            workload: self.workload(pod.is_issuer),
+            workload: workload(pod.is_issuer),
             held: asking.read.config_map.as_ref().map(|signed| signed.held()),
             outcome: Outcome::Accepted,
             reason: None,

@@ -50,6 +50,7 @@ pub(crate) struct OwnKey {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can go wrong by itself")]
 pub(crate) struct Pod {
     pub(crate) id: PodId,
     pub(crate) number: usize,
@@ -213,7 +214,7 @@ impl Pod {
                 _ => false,
             };
             let stopped = own.stopped && flaw != Flaw::StoppedKeysForgotten;
-            (may_sign && !stopped).then(|| (place, key.max_lifetime.as_secs()))
+            (may_sign && !stopped).then_some((place, key.max_lifetime.as_secs()))
         })
     }
 

@@ -16,11 +16,15 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub(crate) const fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("it is below a usize")
     }
 
-    pub(crate) const fn percent(&mut self, chance: usize) -> bool {
+    pub(crate) const fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[7]
+    }
+
+    pub(crate) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 }

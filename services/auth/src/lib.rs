@@ -2,10 +2,9 @@
 //! rules of verification, the cache of verdicts, the tower layers and the pod's side of the key protocol. It must not
 //! know how a process is run (ports, telemetry, configuration files) nor what a service does with its caller.
 //!
-//! - [`verify`](verify::verify): one token, one bundle, one moment; pure.
-//! - [`Verifier`](verifier::Verifier): the same for a process, with a cache and keys that change underneath.
-//! - [`RequireTokenLayer`](require_token::RequireTokenLayer), [`PropagateTokenLayer`](propagate_token::PropagateTokenLayer):
-//!   tower layers for the way in and the way out.
+//! - [`verify()`]: one token, one bundle, one moment; pure.
+//! - [`Verifier`]: the same for a process, with a cache and keys that change underneath.
+//! - [`RequireTokenLayer`], [`PropagateTokenLayer`]: tower layers for the way in and the way out.
 
 #[cfg(feature = "attacks")]
 pub mod attacks;

@@ -32,6 +32,8 @@ impl Default for CacheLimits {
     }
 }
 
+/// `quick_cache` with keyed foldhash: 50 ns for a token of 700 bytes, where a locked `HashMap` took 150. A map of our own
+/// was measured at 34, which is not worth an eviction policy of our own; see `benches/one_verification.rs`.
 pub(crate) struct VerifiedCache {
     verdicts: Cache<BearerToken, Arc<Verdict>, Memory>,
 }

@@ -44,7 +44,7 @@ fn roots() -> Roots {
 
 /// Some day in 2027, and not moving.
 fn clock() -> Clock {
-    Arc::new(|| UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+    Arc::new(|| UNIX_EPOCH + Duration::from_hours(500_000))
 }
 
 fn now() -> NumericDate {
@@ -239,13 +239,13 @@ async fn await_state(
 ) -> Arc<KeyState> {
     let mut states = controller.state();
     let reached = tokio::time::timeout(DEADLINE, states.wait_for(|state| is_reached(state)));
-    match reached.await {
-        Ok(state) => Arc::clone(&state.expect("the controller runs")),
-        Err(_) => panic!(
-            "{what} did not come within {DEADLINE:?}: {:#?}",
-            controller.state().borrow()
-        ),
+    if let Ok(state) = reached.await {
+        return Arc::clone(&state.expect("the controller runs"));
     }
+    panic!(
+        "{what} did not come within {DEADLINE:?}: {:#?}",
+        controller.state().borrow()
+    );
 }
 
 fn kid(state: &KeyState) -> String {

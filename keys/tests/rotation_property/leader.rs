@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use servicechain_keys::rotation::{Base, Decision, Desired, Heard, ListedPod, Memory, Round, decide, newest};
+use servicechain_keys::rotation::{Decision, Desired, Heard, ListedPod, Memory, Round, decide, newest};
 use servicechain_keys::{
     Algorithm, Answer, Bundle, Generation, Held, Nonce, Offer, OfferRefusal, Outcome, PodId,
 };

@@ -23,8 +23,8 @@ use crate::headers::ClientHeaders;
 use crate::rejection::Rejection;
 use crate::small_writes::SmallWrites;
 
-/// Between two requests, at least. It exceeds the 60 s of common load balancers, since the side that reuses a connection
-/// must be the one that ends it.
+/// Between two requests, at least. It exceeds the 60 s of common load balancers, since the side that reuses a
+/// connection must be the one that ends it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// A connection that the kernel took just before the listener closed may say what it wants for so long.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);

@@ -107,8 +107,7 @@ fn connections_are_used_again_on_both_sides() {
                 .status,
             200
         );
-        let chunked =
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
         assert_eq!(client.ask(chunked).status, 200);
     }
     let received = upstream.received();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -57,7 +58,18 @@ const EXAMPLE: &str = r#"A configuration:
 Ports: requests (--port), health and metrics (--admin-port: /livez /readyz /metrics), key bundles (--keys-port).
 SIGTERM drains: not ready, still accepting for --drain-delay, then what is in flight ends."#;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run_process() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A sentence and its causes; a backtrace would help nobody who mends a configuration.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_process() -> anyhow::Result<()> {
     crypto_provider::install();
     let args = Args::parse();
     let config = read_config(&args)?;

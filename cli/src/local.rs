@@ -130,6 +130,9 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
             addresses: &addresses,
             stores: stores.kind(),
             keys: &publisher.active_keys(&chain),
+            program: std::env::args()
+                .next()
+                .unwrap_or_else(|| "servicechain".to_owned()),
             is_alone: others.is_empty(),
             took: begun.elapsed(),
         };

@@ -22,6 +22,8 @@ pub(crate) struct Banner<'a> {
     pub stores: &'a str,
     /// The id of the key that signs, by the name of its issuer.
     pub keys: &'a BTreeMap<String, String>,
+    /// How this program was called, so that the printed commands find it too.
+    pub program: String,
     /// Whether no other local chain is running, so that commands find this one without being told.
     pub is_alone: bool,
     pub took: Duration,
@@ -115,14 +117,15 @@ impl Banner<'_> {
             .first()
             .map(|host| format!(" -H 'Host: {}'", host.replace('*', "any")));
         let host = host.unwrap_or_default();
+        let program = &self.program;
         let bearer = r#"-H "Authorization: Bearer $TOKEN""#;
         let commands = [
-            format!("export TOKEN=$(servicechain token{which})"),
+            format!("export TOKEN=$({program} token{which})"),
             format!(
                 r#"curl -X PUT {bearer}{host} -H 'Content-Type: application/json' -d '{{"name":"lamp"}}' {url}/items/1"#
             ),
             format!("curl {bearer}{host} {url}/items/1"),
-            format!("servicechain token{which} | servicechain explain{which}"),
+            format!("{program} token{which} | {program} explain{which}"),
         ];
         text.push_str("  try it:\n");
         for command in commands {
@@ -195,6 +198,7 @@ mod tests {
             chain: &chain,
             addresses: &addresses(),
             stores: "embedded stores",
+            program: "servicechain".to_owned(),
             keys: &BTreeMap::from([("platform".to_owned(), "k7f2abcd".to_owned())]),
             is_alone: true,
             took: Duration::from_millis(420),

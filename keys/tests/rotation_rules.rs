@@ -90,6 +90,9 @@ struct World {
     gateway_offers: Vec<Jwk>,
     stopped: BTreeMap<String, NumericDate>,
     issuer_is_there: bool,
+    gateway_is_there: bool,
+    /// So far every wall clock jumped ahead of time.
+    jumped: u64,
     events: Vec<Event>,
 }
 
@@ -103,6 +106,8 @@ impl World {
             gateway_offers: Vec::new(),
             stopped: BTreeMap::new(),
             issuer_is_there: true,
+            gateway_is_there: true,
+            jumped: 0,
             events: Vec::new(),
         }
     }
@@ -145,8 +150,11 @@ impl World {
             ready: true,
             ended: false,
         };
-        let mut pods = vec![listed("gateway", None)];
-        let mut answers = vec![self.heard("gateway", &self.gateway_offers, BTreeMap::new())];
+        let (mut pods, mut answers) = (Vec::new(), Vec::new());
+        if self.gateway_is_there {
+            pods.push(listed("gateway", None));
+            answers.push(self.heard("gateway", &self.gateway_offers, BTreeMap::new()));
+        }
         if self.issuer_is_there {
             pods.push(listed("one", Some("one")));
             answers.push(self.heard("one", &self.offers, self.stopped.clone()));
@@ -154,7 +162,7 @@ impl World {
         let asked: Vec<_> = pods.iter().map(|pod| pod.pod.clone()).collect();
         let round = Round {
             now: NumericDate::from_seconds(self.now),
-            elapsed: Duration::from_secs(self.now - START),
+            elapsed: Duration::from_secs(self.now - START - self.jumped),
             asked: &asked,
             answers: &answers,
             pods: &pods,
@@ -443,6 +451,49 @@ fn a_vanished_pods_tokens_are_dated_by_its_own_clock() {
     world.settle(&managed());
     assert_eq!(world.state("k1"), Some(KeyState::Retiring));
     world.now += 3600;
+    world.settle(&managed());
+    assert_eq!(world.state("k1"), None);
+}
+
+#[test]
+fn a_vanished_pod_is_given_ten_minutes_in_which_it_may_still_sign() {
+    let mut world = World::new();
+    world.offers = vec![key("k1")];
+    world.settle(&managed());
+    world.issuer_is_there = false;
+    world.settle(&managed());
+    world.now += 600 + 900 + 90;
+    world.settle(&managed());
+    assert_eq!(world.state("k1"), Some(KeyState::Retiring));
+    world.now += 1;
+    world.settle(&managed());
+    assert_eq!(world.state("k1"), None);
+}
+
+#[test]
+fn a_jump_of_all_clocks_does_not_shorten_the_wait_for_a_vanished_pod() {
+    let mut world = World::new();
+    world.offers = vec![key("k1")];
+    world.settle(&managed());
+    world.issuer_is_there = false;
+    world.settle(&managed());
+    world.jumped = 86_400;
+    world.now += world.jumped;
+    world.settle(&managed());
+    assert_eq!(world.state("k1"), Some(KeyState::Retiring));
+}
+
+#[test]
+fn nothing_is_removed_by_the_operators_clock_alone() {
+    let mut world = World::new();
+    world.offers = vec![key("k1")];
+    world.settle(&managed());
+    world.issuer_is_there = false;
+    world.gateway_is_there = false;
+    world.settle(&managed());
+    world.now += 86_400;
+    assert!(!world.round(&managed()));
+    world.gateway_is_there = true;
     world.settle(&managed());
     assert_eq!(world.state("k1"), None);
 }

@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Who must not be left out: honest pods that run and are Ready in the LIST.
-    fn counted<'a>(&'a self, pods: &'a [ListedPod]) -> impl Iterator<Item = &'a Pod> {
+    pub(crate) fn counted<'a>(&'a self, pods: &'a [ListedPod]) -> impl Iterator<Item = &'a Pod> {
         let listed = pods.iter().filter(|listed| listed.runs && listed.ready);
         let pods = listed.map(|listed| &self.pods[number_of(&listed.pod)]);
         pods.filter(|pod| pod.life == Life::Running && pod.hostility != Hostility::ClaimsHeld)

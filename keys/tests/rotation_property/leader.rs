@@ -55,7 +55,7 @@ pub(crate) struct Asking {
     asked: Vec<PodId>,
     answers: Vec<Heard>,
     at_pods: Vec<Arc<Signed>>,
-    /// Of the clocks that this round heard, once it has decided.
+    /// Of the clocks that this round heard or should have heard, once it has decided.
     earliest_clock: Option<u64>,
 }
 
@@ -163,7 +163,11 @@ impl World {
         if let Some(next) = next {
             self.trace(|| format!("leader {number} decides {}", describe(&next)));
             let signed = self.signer.sign(next);
-            asking.earliest_clock = Some(earliest_clock);
+            let heard = |pod: &&Pod| asking.answers.iter().any(|heard| heard.answer.pod == pod.id);
+            let unheard = self.counted(&asking.pods).filter(|pod| !heard(pod));
+            let unheard = unheard.map(|pod| pod.clock(self.time)).min();
+            asking.earliest_clock =
+                Some(unheard.map_or(earliest_clock, |unheard| unheard.min(earliest_clock)));
             if self.flaw == Flaw::PushedBeforeReplace {
                 self.push_to_all(&signed);
             }
@@ -187,10 +191,14 @@ impl World {
 
     fn replace(&mut self, number: usize, asking: &Asking, next: &Arc<Signed>) {
         let fits = match (&asking.read.config_map, &self.etcd.config_map) {
-            // Creating knows no version. That the very first bundle is not created twice is an assumption (ADR).
+            // Creating knows no version. That a leader does not sleep from before the very first bundle until that was
+            // deleted is an assumption (ADR 3).
             (None, None) => {
                 let known = self.contents.get(&next.generation().number());
                 known.is_none_or(|digest| *digest == next.digest)
+                    || self
+                        .first_version
+                        .is_some_and(|first| asking.read.version >= first)
             }
             (Some(_), Some(_)) => asking.read.version == self.etcd.version,
             _ => false,
@@ -205,6 +213,7 @@ impl World {
         }
         self.etcd.version += 1;
         self.etcd.config_map = Some(Arc::clone(next));
+        self.first_version.get_or_insert(self.etcd.version);
         let version = self.etcd.version;
         self.trace(|| {
             format!(

@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) etcd: Etcd,
     pub(crate) history: Vec<Arc<Signed>>,
     pub(crate) leaders: Vec<Leader>,
+    /// Of the first bundle.
+    pub(crate) first_version: Option<u64>,
     pub(crate) lease: usize,
     pub(crate) pods: Vec<Pod>,
     /// By pool index: the pod that made the key.
@@ -114,6 +116,7 @@ impl World {
             },
             history: Vec::new(),
             leaders,
+            first_version: None,
             lease: 0,
             pods: Vec::new(),
             makers: vec![None; pool],

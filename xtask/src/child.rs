@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal};
 
 use crate::interrupt;
-use crate::terminal::{Ticker, say};
+use crate::terminal::{Ticker, duration, say};
 
 const POLL: Duration = Duration::from_millis(20);
 /// What an interrupted program gets to put its things in order.
@@ -42,6 +42,13 @@ pub(crate) fn run(command: &mut Command, label: &str, log: &Path) -> anyhow::Res
 /// Runs `command` to its end with its output on this terminal.
 pub(crate) fn run_in_the_open(command: &mut Command) -> anyhow::Result<ExitStatus> {
     Group::spawn(command.stdin(Stdio::null()))?.wait("", String::new)
+}
+
+/// As [`run_in_the_open`]. What outlives `limit` is ended with all it started, and is an error.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> anyhow::Result<ExitStatus> {
+    let mut child = Group::spawn(command.stdin(Stdio::null()))?;
+    child.limit = Some(limit);
+    child.wait("", String::new)
 }
 
 /// What `command` says, or `None` if it cannot be run or fails. For questions that take an instant.
@@ -76,6 +83,8 @@ pub(crate) fn answer(command: &mut Command) -> anyhow::Result<String> {
 /// A program and all it starts.
 struct Group {
     child: Child,
+    started: Instant,
+    limit: Option<Duration>,
     ended: bool,
 }
 
@@ -86,7 +95,12 @@ impl Group {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-        Ok(Self { child, ended: false })
+        Ok(Self {
+            child,
+            started: Instant::now(),
+            limit: None,
+            ended: false,
+        })
     }
 
     fn wait(&mut self, label: &str, detail: impl Fn() -> String) -> anyhow::Result<ExitStatus> {
@@ -98,6 +112,9 @@ impl Group {
                 return Ok(status);
             }
             interrupt::check()?;
+            if let Some(limit) = self.limit.filter(|limit| self.started.elapsed() > *limit) {
+                bail!("it took longer than {}, and was ended", duration(limit));
+            }
             if let Some(ticker) = &mut ticker {
                 ticker.tick(&detail);
             }
@@ -171,6 +188,12 @@ mod tests {
         drop(group);
         pipe.read_to_end(&mut Vec::new()).unwrap();
         assert!(started.elapsed() < LIFETIME);
+    }
+
+    #[test]
+    fn a_program_that_outlives_its_limit_is_ended() {
+        let error = run_within(Command::new("sleep").arg("600"), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.to_string(), "it took longer than 0.1 s, and was ended");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::terminal::say;
+
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
     /// Which tiers to run; none named means all of them, in this order.

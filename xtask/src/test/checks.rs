@@ -1,17 +1,19 @@
-//! What the fast and the API server tiers check: a list of commands, each with a name, a deadline and its own output.
+//! What the fast and the API server tiers check: a list of commands, each with a name, a limit and its own output.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::prerequisites;
+use crate::child;
+use crate::terminal::{duration, say};
 
 /// A hung check must not take the whole run with it; the slowest, a cold build of all tests, takes about 8 minutes on 2 cores.
-const CHECK_DEADLINE: Duration = Duration::from_mins(40);
+const CHECK_LIMIT: Duration = Duration::from_mins(40);
 /// How long the advisory database may take to arrive before the check goes on without it.
-const ADVISORIES_DEADLINE: Duration = Duration::from_secs(20);
+const ADVISORIES_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn fast() -> Result<()> {
     prerequisites::ensure_programs()?;
@@ -68,12 +70,13 @@ fn dependencies() -> Result<()> {
     check("dependencies", offline)?;
     let mut fetch = Command::new(&deny);
     fetch.args(["fetch", "db"]);
-    if finishes(&mut fetch, ADVISORIES_DEADLINE).unwrap_or(false) {
+    fetch.stderr(Stdio::null());
+    if child::run_within(&mut fetch, ADVISORIES_LIMIT).is_ok_and(|status| status.success()) {
         let mut advisories = Command::new(&deny);
         advisories.args(["--all-features", "check", "advisories"]);
         return check("advisories", advisories);
     }
-    eprintln!("advisories   not checked: the advisory database cannot be reached from here");
+    say("advisories: not checked, since their database cannot be reached from here");
     Ok(())
 }
 
@@ -109,30 +112,12 @@ fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
 }
 
 fn check(name: &str, mut command: Command) -> Result<()> {
-    eprintln!("{name:<12} …");
+    say(format_args!("{name} …"));
     let started = Instant::now();
-    if !finishes(&mut command, CHECK_DEADLINE)? {
+    let status = child::run_within(&mut command, CHECK_LIMIT).with_context(|| name.to_owned())?;
+    if !status.success() {
         bail!("{name} failed; what it said is above. Run it alone with: {command:?}");
     }
-    eprintln!("{name:<12} {:.0} s", started.elapsed().as_secs_f64());
+    say(format_args!("{name}: {}", duration(started.elapsed())));
     Ok(())
-}
-
-/// Whether the command ended well within the deadline; one that outlives it is killed.
-fn finishes(command: &mut Command, deadline: Duration) -> Result<bool> {
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("{command:?} does not start"))?;
-    let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.success());
-        }
-        if started.elapsed() > deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

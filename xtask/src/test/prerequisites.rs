@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::terminal::say;
+
 /// A program that a test starts, and the Debian package that brings it.
 struct Program {
     name: &'static str,
@@ -55,7 +57,7 @@ pub(super) fn ensure_programs() -> Result<()> {
             missing.join(" ")
         );
     }
-    eprintln!("installing Debian packages: {}", missing.join(" "));
+    say(format_args!("installing Debian packages: {}", missing.join(" ")));
     apt_get(&["update", "-qq"])?;
     apt_get(
         &[

@@ -60,6 +60,7 @@ pub enum InvalidRule {
 }
 
 impl AuthorizationRules {
+    /// Rules in the order in which they are asked.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
         Self(rules)
@@ -110,7 +111,7 @@ impl Rule {
         if !is_normal {
             return Err(InvalidRule::PathPrefix(path_prefix.to_owned()));
         }
-        if let Some(scope) = scopes.iter().find(|scope| !is_scope_token(scope)) {
+        if let Some(scope) = scopes.iter().find(|scope| !is_scope(scope)) {
             return Err(InvalidRule::Scope((*scope).to_owned()));
         }
         Ok(Self {
@@ -184,8 +185,9 @@ fn hexadecimal(digit: u8) -> Option<u8> {
         .and_then(|value| u8::try_from(value).ok())
 }
 
-/// `scope-token` of RFC 6749 section 3.3.
-fn is_scope_token(scope: &str) -> bool {
+/// Whether it is one scope: a `scope-token` of RFC 6749 section 3.3, which also stands in a challenge as it is.
+#[must_use]
+pub fn is_scope(scope: &str) -> bool {
     !scope.is_empty()
         && scope
             .bytes()

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use servicechain_auth::authorization::Rule;
 use servicechain_auth::{AuthorizationRules, Hop};
+pub use servicechain_runtime::config_errors::ConfigErrors;
+use servicechain_runtime::dns_label::is_dns_label;
 use servicechain_runtime::duration;
 use servicechain_runtime::upstream::{BadUpstreamUrl, UpstreamUrl};
 
@@ -56,23 +58,13 @@ pub struct Places {
     pub next_hop_url: Option<String>,
 }
 
-/// Every mistake of a configuration.
-#[derive(Debug)]
-pub struct ConfigErrors(Vec<Mistake>);
-
-#[derive(Debug)]
-struct Mistake {
-    place: String,
-    sentence: String,
-}
-
 impl Config {
     /// Reads the file and checks it with the places. A file that is not the expected YAML at all has one mistake.
     ///
     /// # Errors
     /// [`ConfigErrors`] with every mistake.
     pub fn from_yaml(text: &str, places: &Places) -> Result<Self, ConfigErrors> {
-        let mut mistakes = ConfigErrors(Vec::new());
+        let mut mistakes = ConfigErrors::new("the service");
         let database = mistakes.check("DATABASE_URL", DatabaseUrl::new(places.database_url.as_str()));
         let cache =
             given(places.redis_url.as_ref()).map(|url| mistakes.check("REDIS_URL", CacheUrl::new(url)));
@@ -87,54 +79,25 @@ impl Config {
         let timeout = mistakes
             .check("timeout", duration::parse(&file.timeout))
             .unwrap_or_default();
-        match database {
-            Some(database) if mistakes.0.is_empty() => Ok(Self {
-                hop,
-                authorization,
-                cache_ttl,
-                next_hop,
-                timeout,
-                database,
-                cache: cache.flatten(),
-            }),
-            _ => Err(mistakes),
-        }
+        // Without a database its mistake is noted.
+        let Some(database) = database else {
+            return Err(mistakes);
+        };
+        mistakes.or(Self {
+            hop,
+            authorization,
+            cache_ttl,
+            next_hop,
+            timeout,
+            database,
+            cache: cache.flatten(),
+        })
     }
 }
 
 impl fmt::Debug for Places {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Places(…)")
-    }
-}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
-        write!(
-            formatter,
-            "the service's configuration has {count} mistake{}",
-            if count == 1 { "" } else { "s" }
-        )?;
-        self.0
-            .iter()
-            .try_for_each(|mistake| write!(formatter, "\n  {}: {}", mistake.place, mistake.sentence))
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
-impl ConfigErrors {
-    fn add(&mut self, place: impl Into<String>, sentence: impl Into<String>) {
-        self.0.push(Mistake {
-            place: place.into(),
-            sentence: sentence.into(),
-        });
-    }
-
-    /// The value, or `None` once the mistake is noted.
-    fn check<T, E: fmt::Display>(&mut self, place: impl Into<String>, value: Result<T, E>) -> Option<T> {
-        value.map_err(|error| self.add(place, error.to_string())).ok()
     }
 }
 
@@ -201,12 +164,7 @@ impl HopFile {
 const NO_NAME: &str = "must be a DNS label of at most 15 characters such as a";
 
 fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME_CHARACTERS).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-')
+    is_dns_label(name) && name.len() <= MAX_NAME_CHARACTERS
 }
 
 fn check_rules(rules: &[RuleFile], mistakes: &mut ConfigErrors) -> AuthorizationRules {

@@ -5,8 +5,10 @@
 pub mod access;
 pub mod admin;
 pub mod clock;
+pub mod config_errors;
 pub mod crypto_provider;
 pub mod deadline;
+pub mod dns_label;
 pub mod duration;
 pub mod http_client;
 pub mod lifecycle;

@@ -2,14 +2,16 @@
 //! reported together, each with its path and what would be right. Ports and directories are flags of `main`.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
 use serde::Deserialize;
+use servicechain_auth::authorization::is_scope;
 use servicechain_keys::Algorithm;
+pub use servicechain_runtime::config_errors::ConfigErrors;
+use servicechain_runtime::dns_label::is_dns_label;
 use servicechain_runtime::duration;
 
 use crate::clients::{Client, Clients, Grant, SecretDigest};
@@ -42,47 +44,18 @@ pub struct Issuer {
     pub audiences: Vec<String>,
 }
 
-/// Every mistake of a configuration file.
-#[derive(Debug)]
-pub struct ConfigErrors(Vec<(String, String)>);
-
 impl Config {
     /// Reads and checks the whole file.
     ///
     /// # Errors
     /// [`ConfigErrors`] with every bad value; a file that is not the expected YAML at all has one mistake.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigErrors> {
-        let file: File = serde_saphyr::from_str(text)
-            .map_err(|error| ConfigErrors(vec![("file".to_owned(), error.to_string())]))?;
-        let mut mistakes = ConfigErrors(Vec::new());
+        let mut mistakes = ConfigErrors::new("the issuer");
+        let Some(file) = mistakes.check("file", serde_saphyr::from_str::<File>(text)) else {
+            return Err(mistakes);
+        };
         let config = file.check(&mut mistakes);
-        if mistakes.0.is_empty() {
-            Ok(config)
-        } else {
-            Err(mistakes)
-        }
-    }
-}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
-        write!(
-            formatter,
-            "the issuer's configuration has {count} mistake{}",
-            if count == 1 { "" } else { "s" }
-        )?;
-        self.0
-            .iter()
-            .try_for_each(|(path, sentence)| write!(formatter, "\n  {path}: {sentence}"))
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
-impl ConfigErrors {
-    fn add(&mut self, path: impl Into<String>, sentence: impl Into<String>) {
-        self.0.push((path.into(), sentence.into()));
+        mistakes.or(config)
     }
 }
 
@@ -146,7 +119,7 @@ impl File {
 
 impl IssuerFile {
     fn check(self, mistakes: &mut ConfigErrors) -> Issuer {
-        if !is_dns_label(&self.name) {
+        if !is_dns_label(&self.name) || self.name.len() > MAX_NAME_BYTES {
             let sentence = format!(
                 "{:?} must be a lower-case DNS label of at most {MAX_NAME_BYTES} characters",
                 self.name
@@ -257,13 +230,6 @@ impl ClientFile {
     }
 }
 
-fn is_dns_label(name: &str) -> bool {
-    let letters = name
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    (1..=MAX_NAME_BYTES).contains(&name.len()) && letters && !name.starts_with('-') && !name.ends_with('-')
-}
-
 /// The well-known documents and the endpoints are found from the URL by appending to it (RFC 8414 section 3), and the
 /// gateway exposes them at the root.
 fn is_origin(url: &str) -> bool {
@@ -274,13 +240,6 @@ fn is_origin(url: &str) -> bool {
             && !authority.contains('@')
             && url == format!("{scheme}://{authority}")
     })
-}
-
-pub(crate) fn is_scope(scope: &str) -> bool {
-    !scope.is_empty()
-        && scope
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use serde::Serialize;
+use servicechain_auth::authorization::is_scope;
 use servicechain_keys::NumericDate;
 use uuid::Uuid;
 
 use crate::client_credentials::Credentials;
 use crate::clients::{Client, Clients, Grant};
-use crate::config::{Issuer, is_scope};
+use crate::config::Issuer;
 use crate::form::Parameters;
 use crate::rejection::{Rejection, forbid_storing};
 use crate::signing_keys::SigningKeys;

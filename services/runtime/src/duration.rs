@@ -1,10 +1,6 @@
 //! Durations as people write them: the Gateway API's duration string (GEP-2257), `5s`, `1h30m`, `100ms`.
-//!
-//! Use [`parse`] for flags and `#[serde(with = "servicechain_runtime::duration")]` in configuration.
 
 use std::time::Duration;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const MAX_PARTS: usize = 4;
 const MAX_DIGITS: usize = 5;
@@ -40,29 +36,6 @@ pub fn format(duration: Duration) -> String {
         text.push_str(unit);
     }
     if text.is_empty() { "0s".to_owned() } else { text }
-}
-
-pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    format(*duration).serialize(serializer)
-}
-
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
-}
-
-/// The same for fields that may be absent.
-pub mod option {
-    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer, de, format, parse};
-
-    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        duration.map(format).serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| parse(&text).map_err(de::Error::custom))
-            .transpose()
-    }
 }
 
 fn total(text: &str) -> Option<Duration> {

@@ -76,6 +76,7 @@ impl<'de> Deserialize<'de> for Nonce {
 pub struct Held {
     #[serde(rename = "gen")]
     pub generation: Generation,
+    /// Of the whole signed document.
     pub digest: Digest,
 }
 
@@ -88,15 +89,19 @@ impl From<&HeldBundle> for Held {
     }
 }
 
+/// What a pod did with what it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
+    /// It verifies with the delivered bundle from now on.
     Accepted,
     /// Also the outcome of a poll, which brings nothing.
     Unchanged,
+    /// It keeps what it had; `reason` says why.
     Refused,
 }
 
+/// What a pod says of itself to the publisher, sealed under its workload's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
@@ -106,6 +111,7 @@ pub struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
     pub outcome: Outcome,
+    /// Only beside [`Outcome::Refused`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<BundleRefusal>,
     /// The held bundle would survive a restart of the container.

@@ -30,9 +30,12 @@ pub const MAX_ISSUERS: usize = 16;
 pub struct Bundle {
     /// The format, [`VERSION`].
     pub v: u32,
+    /// Whose bundle it is; a verifier of another chain refuses it.
     pub chain: ChainId,
+    /// Only grows; one generation has one content.
     #[serde(rename = "gen")]
     pub generation: Generation,
+    /// By the publisher's clock.
     pub issued_at: NumericDate,
     pub policy: Policy,
     pub issuers: Vec<Issuer>,
@@ -48,18 +51,24 @@ pub struct Bundle {
 #[serde(transparent)]
 pub struct Generation(u64);
 
+/// What every verifier asks of every token, whoever issued it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
+    /// Allowed between clocks where `exp`, `nbf` and `iat` are judged (RFC 7519 section 4.1.4). Whole seconds.
     #[serde(with = "crate::whole_seconds")]
     pub clock_skew: Duration,
+    /// Longer tokens are refused unread.
     pub max_token_bytes: u32,
+    /// Most that `exp - iat` may be. Whole seconds.
     #[serde(with = "crate::whole_seconds")]
     pub max_token_lifetime: Duration,
+    /// A token lacking one is refused.
     #[serde(default)]
     pub required_claims: Vec<RequiredClaim>,
 }
 
+/// A claim without which a token is refused, beside those that are always needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequiredClaim {
@@ -69,6 +78,7 @@ pub struct RequiredClaim {
     pub values: Vec<String>,
 }
 
+/// Who may sign tokens, how its tokens look, and its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Issuer {
@@ -77,9 +87,11 @@ pub struct Issuer {
     /// What its tokens say in `iss`, compared exactly.
     pub iss: String,
     pub kind: IssuerKind,
+    /// A token's `aud` must hold one of them, and one that the hop accepts.
     pub audiences: Vec<String>,
     /// Accepted `typ`; an empty string allows a token without one.
     pub token_types: Vec<String>,
+    /// The claim that lists what a token grants: `scope` (RFC 9068 section 2.2.3), `scp`, or a path of members.
     pub scopes_claim: String,
     /// Narrows the policy's.
     #[serde(
@@ -92,6 +104,7 @@ pub struct Issuer {
     pub keys: Vec<IssuerKey>,
 }
 
+/// Where an issuer's keys come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IssuerKind {
@@ -103,13 +116,16 @@ pub enum IssuerKind {
     Static,
 }
 
+/// Whether an issuer's tokens can be judged yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum IssuerState {
+    /// Its keys are known.
     Ready,
     /// Trusted, but no key is known yet: its tokens are answered 503, not 401.
     NoKeys,
 }
 
+/// A public key, and how long it counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuerKey {
@@ -121,6 +137,7 @@ pub struct IssuerKey {
     /// The issuer pod that holds the private key; none for keys from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<PodId>,
+    /// The first generation that held it; its owner signs once this is confirmed everywhere.
     pub staged_in: Generation,
     /// No token signed by it may live longer.
     #[serde(with = "crate::whole_seconds")]
@@ -133,6 +150,7 @@ pub struct IssuerKey {
     pub until: Option<NumericDate>,
 }
 
+/// A key's life, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyState {
     /// Accepted by verifiers, not yet used by its owner.

@@ -50,6 +50,7 @@ pub struct TrustedIssuer {
     pub audiences: Vec<String>,
     /// Accepted `typ`; an empty string allows a token without one.
     pub token_types: Vec<String>,
+    /// The claim that lists what a token grants.
     pub scopes_claim: String,
     /// The narrower of the issuer's and the policy's.
     pub max_token_lifetime: Duration,

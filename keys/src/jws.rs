@@ -41,6 +41,7 @@ pub enum Malformed {
     EmptySignature,
 }
 
+/// What is read of a JOSE header (RFC 7515 section 4); every other parameter is refused or ignored before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoseHeader {
     pub algorithm: Algorithm,

@@ -15,6 +15,7 @@ use crate::jwk::{Jwk, KeyRefusal, Thumbprint};
 use crate::numeric_date::NumericDate;
 use crate::strict_json::{self, NotStrictJson};
 
+/// The signature does not verify with this key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad signature")]
 pub struct BadSignature;
@@ -102,6 +103,7 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
+/// The keys of one issuer, as a verifier uses them.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<Arc<VerificationKey>>,
@@ -160,6 +162,8 @@ impl KeySet {
         }
     }
 
+    /// The one key that may verify a token: among this issuer's, by its `kid`, and only for the algorithm that it is
+    /// pinned to (RFC 8725 section 3.1).
     #[must_use]
     pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Found<'_> {
         if self.keys.is_empty() {

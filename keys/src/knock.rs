@@ -13,6 +13,7 @@ use crate::strict_json;
 /// Largest knock and largest answer to one, in bytes.
 pub const MAX_KNOCK_BYTES: usize = 1024;
 
+/// A verifier tells the operator that it started, or met an unknown key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Knock {
@@ -25,11 +26,13 @@ pub struct Knock {
     /// The issuer's name, for an unknown kid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// Fresh for every knock; the answer is sealed over it.
     pub nonce: Nonce,
     /// The pod's clock.
     pub time: NumericDate,
 }
 
+/// Why a verifier knocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KnockReason {
@@ -52,6 +55,7 @@ pub struct KnockAnswer {
     pub leader: Option<String>,
 }
 
+/// What a fetch of an external issuer's keys brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fetched {

@@ -19,6 +19,7 @@ pub const PROOF_TYP: &str = "servicechain-pop+jws";
 /// Largest proof, in bytes: a signature of 8192 bits and three identities.
 const MAX_PROOF_BYTES: usize = 4096;
 
+/// An issuer pod's new public key, with the proof that the pod holds the private half.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// As it was sent: one odd offer must not hide the answer it came in.
@@ -27,6 +28,7 @@ pub struct Offer {
     pub pop: String,
 }
 
+/// Why an offered key is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OfferRefusal {
     #[error("the offered key is refused")]
@@ -44,6 +46,10 @@ struct Proof {
 }
 
 impl Offer {
+    /// Proves possession of `key` in the answer to a question that came with this nonce.
+    ///
+    /// # Errors
+    /// [`SigningFailed`] where the key cannot sign.
     pub fn new(key: &SigningKey, nonce: &Nonce, chain: &ChainId, pod: &PodId) -> Result<Self, SigningFailed> {
         let proof = Proof {
             nonce: *nonce,

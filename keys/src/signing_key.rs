@@ -29,6 +29,7 @@ enum Pair {
     Ed25519(Ed25519KeyPair),
 }
 
+/// Not a private key of that algorithm, or one that is too weak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a usable private key for the algorithm")]
 pub struct NotASigningKey;
@@ -46,6 +47,10 @@ impl SigningKey {
         Self::new(algorithm, pair)
     }
 
+    /// Reads a private key in PKCS #8, as [`SigningKey::to_pkcs8`] wrote it.
+    ///
+    /// # Errors
+    /// [`NotASigningKey`] for another algorithm's key or a malformed document.
     pub fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, NotASigningKey> {
         let pair = if let Some(curve) = ecdsa(algorithm) {
             Pair::Ec(EcdsaKeyPair::from_pkcs8(curve, pkcs8).map_err(|_| NotASigningKey)?)
@@ -81,6 +86,10 @@ impl SigningKey {
         })
     }
 
+    /// The private key in PKCS #8 (RFC 5958), in memory that is overwritten when it is dropped.
+    ///
+    /// # Errors
+    /// [`NotASigningKey`] where the library cannot write it.
     pub fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, NotASigningKey> {
         let document = match &self.pair {
             Pair::Ec(pair) => pair.to_pkcs8v1().map(|document| document.as_ref().to_vec()),

@@ -41,6 +41,7 @@ pub struct TrustAnchor {
     kid: String,
 }
 
+/// Why some text is no trust anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotATrustAnchor {
     #[error("expected the 32 bytes of an Ed25519 public key in base64url")]
@@ -50,6 +51,10 @@ pub enum NotATrustAnchor {
 }
 
 impl TrustAnchor {
+    /// The anchor of a raw Ed25519 public key (RFC 8032).
+    ///
+    /// # Errors
+    /// [`NotATrustAnchor::Key`] for a point that is no usable key.
     pub fn from_public_key(public: &[u8; 32]) -> Result<Self, NotATrustAnchor> {
         let jwk = Jwk::ed25519(None, public)?.named_by_thumbprint();
         Ok(Self {

@@ -100,6 +100,7 @@ impl Caller {
         &self.verdict.scopes
     }
 
+    /// Whether the scopes claim grants exactly this scope; case counts (RFC 6749 section 3.3).
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
         self.verdict.scopes.iter().any(|granted| granted == scope)

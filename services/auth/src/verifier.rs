@@ -177,11 +177,13 @@ impl Verifier {
         self.generations.subscribe()
     }
 
+    /// What it was started with.
     #[must_use]
     pub const fn config(&self) -> &VerifierConfig {
         &self.config
     }
 
+    /// Counted since the process started.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters

@@ -26,8 +26,11 @@ pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 pub struct VerifierConfig {
     /// The chain, and the one or two keys that may sign its bundles.
     pub trust: Trust,
+    /// Who answers and knocks.
     pub pod: PodId,
+    /// Under whose key it does: the hop's or the issuer's own.
     pub workload: Workload,
+    /// What this hop asks of a token beyond the chain's policy.
     pub hop: Hop,
     /// Authenticates answers and knocks; without it the keys endpoint answers 503 and nothing knocks.
     pub ack_key: Option<AckKey>,
@@ -47,7 +50,9 @@ pub struct VerifierConfig {
     pub unconfirmed_start: UnconfirmedStart,
     /// Zero means for ever; otherwise 503 once the operator has confirmed nothing for so long.
     pub max_staleness: Duration,
+    /// How many verdicts are kept.
     pub cache: CacheLimits,
+    /// Tokens are judged by it.
     pub clock: Clock,
 }
 

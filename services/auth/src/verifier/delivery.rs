@@ -17,6 +17,7 @@ const BUNDLE_NAME: &str = "bundle.jws";
 /// What became of delivered bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
+    /// As the pod's answer says it.
     pub outcome: Outcome,
     /// Why it was refused.
     pub reason: Option<BundleRefusal>,

@@ -23,6 +23,18 @@ end() { # program pid-file
 end dockerd "$RUN/docker.pid"
 end containerd "$RUN/exec/containerd/containerd.pid"
 
+# Containers outlive an engine that was killed, each under a shim of its own; a new engine knows nothing of them.
+for shim in /proc/[0-9]*; do
+  if [ "$(cat "$shim/comm" 2> /dev/null)" = containerd-shim ] && tr '\0' '\n' < "$shim/cmdline" | grep -qF "$RUN/exec/"; then
+    pid=${shim#/proc/}
+    echo "ending a container that was left (shim $pid)"
+    # The first process of a container takes all others with it.
+    # shellcheck disable=SC2013 # numbers in one line
+    for child in $(cat "/proc/$pid/task/"*/children 2> /dev/null); do kill -KILL "$child" 2> /dev/null || true; done
+    kill -KILL "$pid" 2> /dev/null || true
+  fi
+done
+
 # Network namespaces of dead containers are mounts; nothing below $RUN may stay mounted before it is removed.
 awk -v run="$RUN/" 'index($5, run) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
   while read -r mount; do umount -l "$mount"; done

@@ -8,19 +8,22 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
 use crate::cache::Cache;
 use crate::child;
 use crate::engine::Engine;
-use crate::terminal::say;
+use crate::interrupt;
+use crate::terminal::{self, Ticker, say};
 use crate::workspace;
 
 pub(crate) use record::{Mode, Record};
 
 /// How long the control plane, the nodes and the add-ons may take to be ready. A warm start takes half a minute.
 const READY: &str = "180s";
+const READY_DEADLINE: Duration = Duration::from_mins(3);
 /// Where kind-config.yaml puts the gateway.
 pub(crate) const PORT: u16 = 8080;
 
@@ -60,8 +63,12 @@ pub(crate) fn ensure(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::R
                 .collect();
             if !stopped.is_empty() {
                 say(format_args!("cluster: starting {} again", stopped.join(", ")));
-                child::answer(parts.engine.docker().arg("start").args(&stopped))
-                    .context("cannot start the nodes")?;
+                child::answer(parts.engine.docker().arg("start").args(&stopped)).with_context(|| {
+                    format!(
+                        "the nodes do not start again; `cargo xtask down --cluster {}`, then up",
+                        wanted.name
+                    )
+                })?;
             }
             if stopped.is_empty() && is_ready(&record, parts) {
                 return Ok((record.with(parts), false));
@@ -201,6 +208,7 @@ fn is_ready(record: &Record, parts: &Parts) -> bool {
 }
 
 fn await_ready(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<()> {
+    await_api_server(record, parts)?;
     let timeout = format!("--timeout={READY}");
     for wait in [
         ["wait", "--for=condition=Ready", "nodes", "--all", &timeout].as_slice(),
@@ -224,6 +232,25 @@ fn await_ready(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<
             "cluster",
             &cache.log("cluster-ready"),
         )?;
+    }
+    Ok(())
+}
+
+/// A node that was started again answers after its API server has started, and kubectl does not wait for that.
+fn await_api_server(record: &Record, parts: &Parts) -> anyhow::Result<()> {
+    let mut ticker = Ticker::new("cluster");
+    let deadline = Instant::now() + READY_DEADLINE;
+    while child::ask(kubectl(record, parts).args(["--request-timeout=2s", "get", "--raw=/readyz"])).is_none()
+    {
+        interrupt::check()?;
+        if Instant::now() > deadline {
+            bail!(
+                "its API server did not answer within {}",
+                terminal::duration(READY_DEADLINE)
+            );
+        }
+        ticker.tick(|| "waiting for the API server".to_owned());
+        std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())
 }

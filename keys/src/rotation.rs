@@ -8,6 +8,7 @@
 //! 4. where the base is not in the `ConfigMap`, REPLACE it with the base's own bytes; else sign what was decided, REPLACE;
 //!    [`Memory::wrote`]; and only then push. A conflict discards all of it.
 
+mod base;
 mod event;
 mod managed_keys;
 mod memory;
@@ -17,16 +18,16 @@ mod standing;
 
 use std::time::Duration;
 
-use crate::acknowledgement::{Answer, Held, Nonce};
+use crate::acknowledgement::{Answer, Nonce};
 use crate::bundle::{
-    Bundle, Digest, Generation, Issuer, IssuerKey, IssuerKind, IssuerState, Policy, Revocation, VERSION,
+    Bundle, Generation, Issuer, IssuerKey, IssuerKind, IssuerState, Policy, Revocation, VERSION,
 };
-use crate::held_bundle::HeldBundle;
 use crate::identity::{ChainId, PodId};
 use crate::numeric_date::NumericDate;
 use crate::offer::OfferRefusal;
 use crate::{Algorithm, Jwk};
 
+pub use base::{Base, newest};
 pub use event::{Event, NotStaged};
 pub use memory::Memory;
 pub use standing::{Laggard, LaggardReason, Standing};
@@ -180,59 +181,6 @@ impl Round<'_> {
     fn latest_clock(&self) -> NumericDate {
         self.clocks().max().unwrap_or(self.now)
     }
-}
-
-/// The bundle that the next one is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Base<'a> {
-    pub bundle: &'a Bundle,
-    pub digest: Digest,
-    /// The `ConfigMap` holds it. Where it does not, these very bytes are written there before anything is decided.
-    pub in_config_map: bool,
-    /// Another authentic bundle of the same generation exists; only a higher generation ends that.
-    pub forked: bool,
-}
-
-impl Base<'_> {
-    const fn held(&self) -> Held {
-        Held {
-            generation: self.bundle.generation,
-            digest: self.digest,
-        }
-    }
-}
-
-impl<'a> From<&'a HeldBundle> for Base<'a> {
-    fn from(bundle: &'a HeldBundle) -> Self {
-        Self {
-            bundle: bundle.bundle(),
-            digest: bundle.digest(),
-            in_config_map: false,
-            forked: false,
-        }
-    }
-}
-
-/// The newest of the authentic bundles in the `ConfigMap` and at the pods (line 11). Of two with one generation the
-/// `ConfigMap`'s is chosen.
-pub fn newest<'a>(
-    config_map: Option<Base<'a>>,
-    at_pods: impl IntoIterator<Item = Base<'a>>,
-) -> Option<Base<'a>> {
-    let config_map = config_map.map(|base| Base {
-        in_config_map: true,
-        ..base
-    });
-    at_pods
-        .into_iter()
-        .fold(config_map, |newest, candidate| match newest {
-            Some(newest) if newest.bundle.generation > candidate.bundle.generation => Some(newest),
-            Some(newest) if newest.bundle.generation == candidate.bundle.generation => Some(Base {
-                forked: newest.forked || newest.digest != candidate.digest,
-                ..newest
-            }),
-            _ => Some(candidate),
-        })
 }
 
 #[derive(Debug, Default)]

@@ -4,6 +4,23 @@
 //! A failing case prints its seed; `ROTATION_SEED=<seed> cargo test -p servicechain-keys --test rotation_property`
 //! runs that case alone and prints what happened in it.
 
+//!
+//! What is mutated, and what catches it. Mistakes of pods, issuers and of the order of a round are `flaw::Flaw`s, and
+//! `every_built_in_flaw_violates_its_invariant` looks for each. Mistakes in `keys::rotation` were made by hand:
+//!
+//! | mutant of `keys::rotation` | caught by |
+//! | --- | --- |
+//! | Active before everyone has the key; counted without `durable`; a generation counts without its digest | I3 |
+//! | what only pods hold settles | I3 |
+//! | decided before everybody was heard; a claim that was not read counts as heard | I1 |
+//! | a foreign version of the `ConfigMap` goes unnoticed; the oldest bundle is the base | I9 |
+//! | removed though a clock was not heard; without slack; as soon as stopped; by the operator's clock; by the latest clock; at once when gone | I4 |
+//! | Retiring is removed at once | I4 |
+//! | a revoked key stays; a pod is left out at once | I6 |
+//! | offers of other workloads are staged | I7 |
+//! | a lost key keeps its place; an order to rotate is ignored; stamps from the future stay; revocations are left out of every other bundle | I9 |
+//! | the waits for a vanished pod, a late verifier, the operator's clock alone, the previous key's retirement, the next generation, an absent `ConfigMap` taken as known | `rotation_rules` |
+
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -11,6 +28,8 @@
     reason = "the lints spare functions marked as tests, not what they are made of"
 )]
 
+#[path = "rotation_property/answers.rs"]
+mod answers;
 #[path = "rotation_property/calm.rs"]
 mod calm;
 #[path = "rotation_property/faults.rs"]

@@ -91,6 +91,8 @@ struct World {
     stopped: BTreeMap<String, NumericDate>,
     issuer_is_there: bool,
     gateway_is_there: bool,
+    /// So far the gateway pod's clock is behind.
+    gateway_late: u64,
     /// So far every wall clock jumped ahead of time.
     jumped: u64,
     events: Vec<Event>,
@@ -107,6 +109,7 @@ impl World {
             stopped: BTreeMap::new(),
             issuer_is_there: true,
             gateway_is_there: true,
+            gateway_late: 0,
             jumped: 0,
             events: Vec::new(),
         }
@@ -129,7 +132,9 @@ impl World {
                 outcome: Outcome::Unchanged,
                 reason: None,
                 durable: true,
-                now: NumericDate::from_seconds(self.now),
+                now: NumericDate::from_seconds(
+                    self.now - if name == "gateway" { self.gateway_late } else { 0 },
+                ),
                 versions: vec![1],
                 anchors: Vec::new(),
                 offers: Vec::new(),
@@ -219,6 +224,41 @@ fn the_first_bundle_names_issuers_without_keys() {
     assert_eq!(
         (bundle.generation, bundle.issuers[0].state),
         (Generation::new(1), IssuerState::NoKeys)
+    );
+}
+
+#[test]
+fn an_absent_config_map_is_never_as_the_leader_left_it() {
+    let mut memory = Memory::default();
+    let pods = [ListedPod {
+        pod: pod("gateway"),
+        issuer: None,
+        addressed: true,
+        runs: true,
+        ready: true,
+        ended: false,
+    }];
+    let answers = [World::new().heard("gateway", &[], BTreeMap::new())];
+    let (now, elapsed) = (NumericDate::from_seconds(START), Duration::ZERO);
+    let asked = [pod("gateway")];
+    let mut is_settled_after = |answers: &[Heard]| {
+        memory.read(None);
+        memory.note(
+            None,
+            &Round {
+                now,
+                elapsed,
+                asked: &asked,
+                answers,
+                pods: &pods,
+            },
+        );
+        memory.is_settled()
+    };
+    assert!(is_settled_after(&answers));
+    assert!(
+        !is_settled_after(&[]),
+        "somebody may have created and lost it meanwhile"
     );
 }
 
@@ -481,6 +521,22 @@ fn a_jump_of_all_clocks_does_not_shorten_the_wait_for_a_vanished_pod() {
     world.now += world.jumped;
     world.settle(&managed());
     assert_eq!(world.state("k1"), Some(KeyState::Retiring));
+}
+
+#[test]
+fn a_verifier_whose_clock_is_late_delays_every_removal() {
+    let mut world = World::new();
+    world.offers = vec![key("k1")];
+    world.settle(&managed());
+    world.issuer_is_there = false;
+    world.settle(&managed());
+    world.gateway_late = 3600;
+    world.now += 600 + 900 + 90 + 3600;
+    world.settle(&managed());
+    assert_eq!(world.state("k1"), Some(KeyState::Retiring));
+    world.now += 1;
+    world.settle(&managed());
+    assert_eq!(world.state("k1"), None);
 }
 
 #[test]

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::app::{self, Worker};
+use crate::client_headers::ClientHeaders;
 use crate::head_guard::{Guarded, HeadGuard, Violation};
-use crate::headers::ClientHeaders;
 use crate::rejection::Rejection;
 use crate::small_writes::SmallWrites;
 

@@ -1,14 +1,9 @@
 //! The one pass over a request's headers, and the shorter one over a response's: what belongs to one connection
-//! goes (RFC 9110 section 7.6.1), what only the chain may set goes, and what a proxy tells of the client is added.
+//! goes (RFC 9110 section 7.6.1), and what only the chain may set goes.
 //!
 //! It decides by names alone. Tokens, bodies and routes are none of its business.
 
-use std::net::IpAddr;
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-
-pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What servers behind a gateway take for an identity or for another request than the one that was checked.
 /// Whoever may set one of these from outside is whoever it says.
@@ -147,65 +142,6 @@ pub(crate) fn screen_response(headers: &mut HeaderMap) {
     for name in unwanted {
         headers.remove(name);
     }
-}
-
-/// What is said of a client on all requests of its connection, made once.
-#[derive(Debug)]
-pub(crate) struct ClientHeaders {
-    forwarded_for: HeaderValue,
-    forwarded: HeaderValue,
-}
-
-impl ClientHeaders {
-    pub(crate) fn new(address: IpAddr) -> Self {
-        let text = address.to_string();
-        // RFC 7239 section 6: an IPv6 address stands in brackets and quotes.
-        let node = if address.is_ipv6() {
-            format!("\"[{text}]\"")
-        } else {
-            text.clone()
-        };
-        let value =
-            |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self {
-            forwarded_for: value(text),
-            forwarded: value(format!("for={node};proto=http")),
-        }
-    }
-
-    /// Adds this client to what trusted proxies before it have told. Of anybody else nothing is left to add to.
-    pub(crate) fn add_to(&self, headers: &mut HeaderMap, trusts_forwarded: bool) {
-        if trusts_forwarded {
-            // A Forwarded header that lacks the proxies before would name one of them as the client.
-            if headers.contains_key(header::FORWARDED) || !headers.contains_key(X_FORWARDED_FOR) {
-                append(headers, header::FORWARDED, &self.forwarded);
-            }
-            append(headers, X_FORWARDED_FOR, &self.forwarded_for);
-            headers
-                .entry(X_FORWARDED_PROTO)
-                .or_insert(HeaderValue::from_static("http"));
-        } else {
-            headers.insert(header::FORWARDED, self.forwarded.clone());
-            headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-        }
-    }
-}
-
-/// Adds an element to a list header, as one line: many servers read only the first.
-fn append(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, element.clone());
-        return;
-    }
-    let mut list = Vec::new();
-    for value in headers.get_all(&name) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(element.as_bytes());
-    let value = HeaderValue::from_bytes(&list).unwrap_or_else(|_| element.clone());
-    headers.insert(name, value);
 }
 
 /// Collects what `Connection` names besides the options that need no removal.
@@ -386,47 +322,6 @@ mod tests {
         ] {
             assert!(screened(&[(name, "x")], true).is_empty(), "{name}");
         }
-    }
-
-    #[test]
-    fn forwarded_headers_are_believed_from_trusted_proxies_only() {
-        let lines = &[
-            ("Forwarded", "for=1.2.3.4"),
-            ("X-Forwarded-For", "1.2.3.4"),
-            ("X-Forwarded-Proto", "https"),
-            ("X-Real-IP", "1.2.3.4"),
-        ];
-        let client = ClientHeaders::new("10.0.0.1".parse().unwrap());
-        let result = |trusted| {
-            let mut headers = map(lines);
-            screen_request(&mut headers, trusted).unwrap();
-            client.add_to(&mut headers, trusted);
-            [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO]
-                .map(|name| headers[name].to_str().unwrap().to_owned())
-        };
-        assert_eq!(result(false), ["for=10.0.0.1;proto=http", "10.0.0.1", "http"]);
-        assert_eq!(
-            result(true),
-            [
-                "for=1.2.3.4, for=10.0.0.1;proto=http",
-                "1.2.3.4, 10.0.0.1",
-                "https"
-            ]
-        );
-    }
-
-    #[test]
-    fn several_lines_become_one_list_and_a_missing_forwarded_is_not_invented() {
-        let mut headers = map(&[
-            ("X-Forwarded-For", "1.1.1.1"),
-            ("X-Forwarded-For", "2.2.2.2, 3.3.3.3"),
-        ]);
-        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut headers, true);
-        assert_eq!(headers[X_FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3, ::1");
-        assert_eq!(headers.get(header::FORWARDED), None);
-        let mut fresh = map(&[]);
-        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut fresh, true);
-        assert_eq!(fresh[header::FORWARDED], "for=\"[::1]\";proto=http");
     }
 
     #[test]

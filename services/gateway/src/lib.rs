@@ -7,6 +7,7 @@ mod admit;
 mod app;
 mod body;
 mod chunks;
+mod client_headers;
 pub mod config;
 mod connection;
 mod exchange;

@@ -25,8 +25,6 @@ use crate::worker;
 
 /// Connections that may wait to be accepted, per core: enough for a burst of clients reconnecting at once.
 const BACKLOG: i32 = 1024;
-/// A key bundle of 512 KiB (key protocol, line 13) and some room.
-const KEYS_REQUEST_BYTES: usize = 520 * 1024;
 
 /// The bound ports of a gateway; `main` has one socket per core, all on one port.
 #[derive(Debug)]
@@ -135,12 +133,8 @@ pub async fn run_with(
         Arc::new(gather_metrics(&gateway, counted)),
     );
     let admin = serve_router(listeners.admin, admin, Arc::clone(&lifecycle), Limits::default());
-    let limits = Limits {
-        request_bytes: KEYS_REQUEST_BYTES,
-        ..Limits::default()
-    };
     let keys = keys_endpoint::router(Arc::clone(&verifier));
-    let keys = serve_router(listeners.keys, keys, Arc::clone(&lifecycle), limits);
+    let keys = serve_router(listeners.keys, keys, Arc::clone(&lifecycle), Limits::default());
     let serving = async {
         tokio::try_join!(
             all_ended(workers),

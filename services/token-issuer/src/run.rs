@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use servicechain_auth::{Verifier, VerifierConfig, keys_endpoint};
-use servicechain_keys::bundle::MAX_BUNDLE_BYTES;
 use servicechain_runtime::admin;
 use servicechain_runtime::clock::Clock;
 use servicechain_runtime::lifecycle::{Lifecycle, ReadinessGate};
@@ -55,16 +54,12 @@ pub async fn run(
     let offers = Arc::clone(&keys);
     let keys_port = keys_endpoint::router_with_offers(Arc::clone(&verifier), offers);
     let limits = Limits::default();
-    let bundle_limits = Limits {
-        request_bytes: MAX_BUNDLE_BYTES,
-        ..limits
-    };
 
     let served = async {
         tokio::try_join!(
             serve(listeners.main, main, Arc::clone(&lifecycle), limits),
             serve(listeners.admin, admin, Arc::clone(&lifecycle), limits),
-            serve(listeners.keys, keys_port, Arc::clone(&lifecycle), bundle_limits),
+            serve(listeners.keys, keys_port, Arc::clone(&lifecycle), limits),
         )
     };
     let kept = async {

@@ -1,17 +1,16 @@
 //! The gateway's process: flags, the configuration file, ports, then the library. It decides nothing by itself.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
 use servicechain_auth::VerifierArgs;
-use servicechain_gateway::{Config, Listeners, bind, run};
+use servicechain_gateway::{Config, Listeners, run};
 use servicechain_runtime::clock::Clock;
 use servicechain_runtime::crypto_provider;
-use servicechain_runtime::listeners::{ServerArgs, listen};
+use servicechain_runtime::listeners::ServerArgs;
 use servicechain_runtime::telemetry::{self, TelemetryArgs};
 
 /// The entrance of a service chain: verifies the token of every request and passes it on, unchanged
@@ -83,12 +82,7 @@ fn run_process() -> anyhow::Result<()> {
 
 async fn serve(args: Args, config: Config) -> anyhow::Result<()> {
     let _telemetry = telemetry::init(&args.telemetry, &config.hop.name)?;
-    let address = |port| SocketAddr::new(args.server.listen_address, port);
-    let listeners = Listeners {
-        main: bind(address(args.server.port), config.worker_threads())?,
-        admin: listen(address(args.server.admin_port))?,
-        keys: listen(address(args.server.keys_port))?,
-    };
+    let listeners = Listeners::bind(&args.server, config.worker_threads())?;
     let verifier = args
         .verifier
         .into_config(config.verifier_hop(), Clock::system().as_fn())?;

@@ -9,7 +9,7 @@ use http::header::HeaderValue;
 use servicechain_auth::{Verifier, VerifierConfig, keys_endpoint};
 use servicechain_runtime::admin;
 use servicechain_runtime::lifecycle::Lifecycle;
-use servicechain_runtime::listeners::{CannotListen, listen};
+use servicechain_runtime::listeners::{CannotListen, ServerArgs, listen};
 use servicechain_runtime::metrics::Metrics;
 use servicechain_runtime::serve::{Limits, serve as serve_router};
 use servicechain_runtime::upstream::Resolver;
@@ -32,6 +32,21 @@ pub struct Listeners {
     pub main: Vec<TcpListener>,
     pub admin: TcpListener,
     pub keys: TcpListener,
+}
+
+impl Listeners {
+    /// The ports that the flags name, the main one shared by so many workers.
+    ///
+    /// # Errors
+    /// [`CannotListen`] for the first port that cannot be had.
+    pub fn bind(server: &ServerArgs, workers: usize) -> Result<Self, CannotListen> {
+        let address = |port| SocketAddr::new(server.listen_address, port);
+        Ok(Self {
+            main: bind(address(server.port), workers)?,
+            admin: listen(address(server.admin_port))?,
+            keys: listen(address(server.keys_port))?,
+        })
+    }
 }
 
 /// Binds `workers` sockets to one address, among which the kernel spreads new connections (`SO_REUSEPORT`).

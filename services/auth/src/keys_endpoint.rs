@@ -2,7 +2,7 @@
 //! bundle is read (lines 13 and 14). Anyone may deliver; what is answered is authenticated by the workload's key.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +15,8 @@ use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RE
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use servicechain_keys::bundle::{MAX_BUNDLE_BYTES, VERSION};
 use servicechain_keys::{Answer, BundleRefusal, Nonce, NumericDate, Offer, Outcome};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::verifier::knock::MAC;
 use crate::verifier::{Delivered, Verifier};
@@ -24,6 +25,12 @@ const POD_UID: &str = "pod-uid";
 const NONCE: &str = "nonce";
 /// How long a push may wait for another to end, and how long its body may take to come.
 const LONGEST_PUSH: Duration = Duration::from_secs(2);
+/// A push that is not yet being taken when so many have come after it gives way. So what strangers send takes the
+/// memory of so many bundles at most, and what they send slowly keeps no operator's push out.
+const MOST_PUSHES: u64 = 16;
+/// Proofs cost signatures, and anyone may ask. An answer beyond so many a second carries none: who needs them asks
+/// again.
+const MOST_PROVEN_A_SECOND: u32 = 10;
 
 /// What an issuer pod adds to its answers: the keys it made and the keys it signs with no more (lines 13 and 17).
 pub trait Offers: Send + Sync {
@@ -42,20 +49,12 @@ pub trait Offers: Send + Sync {
 /// # let _ = keys_port;
 /// ```
 pub fn router(verifier: Arc<Verifier>) -> Router {
-    router_of(Endpoint {
-        verifier,
-        offers: None,
-        pushes: Semaphore::new(1),
-    })
+    router_of(Endpoint::new(verifier, None))
 }
 
 /// As [`router`], for an issuer pod.
 pub fn router_with_offers(verifier: Arc<Verifier>, offers: Arc<dyn Offers>) -> Router {
-    router_of(Endpoint {
-        verifier,
-        offers: Some(offers),
-        pushes: Semaphore::new(1),
-    })
+    router_of(Endpoint::new(verifier, Some(offers)))
 }
 
 fn router_of(endpoint: Endpoint) -> Router {
@@ -68,8 +67,12 @@ fn router_of(endpoint: Endpoint) -> Router {
 struct Endpoint {
     verifier: Arc<Verifier>,
     offers: Option<Arc<dyn Offers>>,
-    /// One push is read and taken at a time: what strangers send takes the memory of one bundle at most.
-    pushes: Semaphore,
+    /// How many pushes have come.
+    pushes: watch::Sender<u64>,
+    /// One push is taken at a time.
+    taking: Semaphore,
+    /// The second that began then has had so many answers with proofs.
+    proven: Mutex<(Instant, u32)>,
 }
 
 /// Why there is no authenticated answer.
@@ -78,7 +81,7 @@ enum NoAnswer {
     BadRequest,
     /// This pod has no key to authenticate answers with.
     NoAckKey,
-    /// Another push is still coming in.
+    /// Another push is still being taken, or later ones came instead.
     Busy,
     /// The body did not come in time or was cut off.
     Body,
@@ -108,17 +111,24 @@ async fn push(
     if !endpoint.is_meant(&asked) {
         return endpoint.answer(&asked, Delivered::refused(BundleRefusal::WrongPod));
     }
-    let take = async {
-        let turn = tokio::time::timeout(LONGEST_PUSH, endpoint.pushes.acquire()).await;
-        let _one_at_a_time = turn.map_err(|_| NoAnswer::Busy)?.map_err(|_| NoAnswer::Busy)?;
+    let (mut pushes, gives_way_at) = endpoint.count_push();
+    let arrive = async {
         let read = tokio::time::timeout(LONGEST_PUSH, Limited::new(body, MAX_BUNDLE_BYTES).collect()).await;
-        match read.map_err(|_| NoAnswer::Body)? {
-            Ok(body) => Ok(endpoint.verifier.deliver(body.to_bytes().to_vec()).await),
-            Err(error) if error.is::<LengthLimitError>() => Ok(Delivered::refused(BundleRefusal::TooLarge)),
-            Err(_) => Err(NoAnswer::Body),
-        }
+        let read = read.map_err(|_| NoAnswer::Body)?;
+        let turn = tokio::time::timeout(LONGEST_PUSH, endpoint.taking.acquire()).await;
+        let turn = turn.map_err(|_| NoAnswer::Busy)?.map_err(|_| NoAnswer::Busy)?;
+        Ok((read, turn))
     };
-    let delivered = take.await?;
+    let (read, _one_at_a_time) = tokio::select! {
+        biased;
+        arrived = arrive => arrived?,
+        _ = pushes.wait_for(|pushes| *pushes >= gives_way_at) => return Err(NoAnswer::Busy),
+    };
+    let delivered = match read {
+        Ok(body) => endpoint.verifier.deliver(body.to_bytes().to_vec()).await,
+        Err(error) if error.is::<LengthLimitError>() => Delivered::refused(BundleRefusal::TooLarge),
+        Err(_) => return Err(NoAnswer::Body),
+    };
     endpoint.answer(&asked, delivered)
 }
 
@@ -173,6 +183,36 @@ impl Asked {
 }
 
 impl Endpoint {
+    fn new(verifier: Arc<Verifier>, offers: Option<Arc<dyn Offers>>) -> Self {
+        Self {
+            verifier,
+            offers,
+            pushes: watch::Sender::default(),
+            taking: Semaphore::new(1),
+            proven: Mutex::new((Instant::now(), 0)),
+        }
+    }
+
+    /// Counts this push, and says at which count it gives way.
+    fn count_push(&self) -> (watch::Receiver<u64>, u64) {
+        let mut own = 0;
+        self.pushes.send_modify(|pushes| {
+            *pushes += 1;
+            own = *pushes;
+        });
+        (self.pushes.subscribe(), own + MOST_PUSHES)
+    }
+
+    /// Counts an answer with proofs, unless this second has had enough of them.
+    fn may_prove(&self) -> bool {
+        let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if proven.0.elapsed() >= Duration::from_secs(1) {
+            *proven = (Instant::now(), 0);
+        }
+        proven.1 += 1;
+        proven.1 <= MOST_PROVEN_A_SECOND
+    }
+
     fn is_meant(&self, asked: &Asked) -> bool {
         self.verifier.config().pod.as_str() == asked.pod
     }
@@ -181,6 +221,8 @@ impl Endpoint {
         let config = self.verifier.config();
         let key = config.ack_key.as_ref().ok_or(NoAnswer::NoAckKey)?;
         let (held, durable) = self.verifier.held_durably();
+        // Who means another pod has no use for what this one says of its keys.
+        let issuer = self.offers.as_ref().filter(|_| self.is_meant(asked));
         let answer = Answer {
             pod: config.pod.clone(),
             workload: config.workload.clone(),
@@ -196,16 +238,11 @@ impl Endpoint {
                 .iter()
                 .map(|anchor| anchor.kid().to_owned())
                 .collect(),
-            offers: self
-                .offers
-                .as_ref()
-                .map(|offers| offers.offers(&asked.nonce))
+            offers: issuer
+                .filter(|_| self.may_prove())
+                .map(|issuer| issuer.offers(&asked.nonce))
                 .unwrap_or_default(),
-            stopped: self
-                .offers
-                .as_ref()
-                .map(|offers| offers.stopped())
-                .unwrap_or_default(),
+            stopped: issuer.map(|issuer| issuer.stopped()).unwrap_or_default(),
         };
         let sealed = answer.seal(key, &asked.nonce).map_err(|_| NoAnswer::Seal)?;
         let status = match delivered.outcome {

@@ -12,8 +12,10 @@ use servicechain_keys::{
     AckKey, Algorithm, Answer, Bundle, BundleRefusal, ChainId, Generation, HeldBundle, Mac, Nonce,
     NumericDate, Offer, Outcome, PodId, SigningKey, TrustKey, Workload,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::loopback::{nobody, send, serve};
+use crate::loopback::{DEADLINE, nobody, send, serve};
 
 const NONCE: Nonce = Nonce::new([3; 16]);
 
@@ -326,6 +328,40 @@ async fn many_pushes_at_once_are_all_answered_and_the_highest_is_held() {
     assert_eq!(on_disk, &bundles[11].bytes()[..]);
 }
 
+/// A stranger's push whose body does not come. It is being read once the pod has said that it may go on.
+async fn begin_push(pod: &Pod) -> TcpStream {
+    let mut stream = TcpStream::connect(pod.url.authority().unwrap().as_str())
+        .await
+        .unwrap();
+    let head = format!(
+        "PUT /keys/v1/keys HTTP/1.1\r\nHost: x\r\nPod-Uid: {}\r\nNonce: {NONCE}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+        pod.pod().as_str()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_answers(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n").await;
+    stream
+}
+
+async fn assert_answers(stream: &mut TcpStream, beginning: &str) {
+    let mut read = vec![0; beginning.len()];
+    let answered = tokio::time::timeout(DEADLINE, stream.read_exact(&mut read)).await;
+    answered.expect("an answer in time").unwrap();
+    assert_eq!(String::from_utf8(read).unwrap(), beginning);
+}
+
+#[tokio::test]
+async fn pushes_that_strangers_send_slowly_keep_none_out() {
+    let pod = Pod::start().await;
+    let mut slow = Vec::new();
+    for _ in 0..17 {
+        slow.push(begin_push(&pod).await);
+    }
+    let (_, answer) = pod.push(pod.generation(1).bytes()).await;
+    assert_eq!(answer.outcome, Outcome::Accepted);
+    // The oldest gave way.
+    assert_answers(&mut slow[0], "HTTP/1.1 503").await;
+}
+
 struct OneKey(SigningKey, PodId);
 
 impl Offers for OneKey {
@@ -366,4 +402,33 @@ async fn an_issuer_pod_offers_its_keys_with_proofs_over_the_nonce() {
             .verify(Algorithm::ES256, &Nonce::new([9; 16]), &chain(), pod.pod())
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn proofs_are_made_for_whoever_means_this_pod_and_a_few_times_a_second_only() {
+    let pod = Pod::start().await;
+    let offers = OneKey(new_key(Algorithm::ES256), pod.pod().clone());
+    let url = serve(router_with_offers(Arc::clone(&pod.verifier), Arc::new(offers))).await;
+    let poll = async |name: &str| {
+        let request = Request::get(format!("{url}keys/v1/keys")).header("Pod-Uid", name);
+        let request = request
+            .header("Nonce", NONCE.to_string())
+            .body(Vec::new())
+            .unwrap();
+        let (_, headers, body) = send(request).await;
+        Answer::open(&body, &mac(&headers), &pod.key, &NONCE, pod.pod()).unwrap()
+    };
+    let stranger = poll("another-pod").await;
+    assert!(stranger.offers.is_empty() && stranger.stopped.is_empty());
+    let polls = 200;
+    let begun = std::time::Instant::now();
+    let (mut proven, mut stopped) = (0, 0);
+    for _ in 0..polls {
+        let answer = poll(pod.pod().as_str()).await;
+        proven += answer.offers.len();
+        stopped += answer.stopped.len();
+    }
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    assert!((1..=10 * seconds).contains(&proven), "{proven}");
+    assert_eq!(stopped, polls);
 }

@@ -204,7 +204,7 @@ fn http_url(text: &str) -> Result<Uri, String> {
         .ok_or_else(|| "expected a URL that begins with http://".to_owned())
 }
 
-/// A Gateway API duration (GEP-2257), such as `3s` or `1h30m`.
+/// A duration such as `3s` or `1h30m`: what the Gateway API allows (GEP-2257), and the other spellings that jiff reads.
 fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<jiff::SignedDuration>()
         .ok()

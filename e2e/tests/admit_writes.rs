@@ -1,4 +1,5 @@
 //! The fixture that tests of controllers stand on: a real API server and its audit log.
+#![cfg(test)]
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! The cluster that `cargo xtask up` makes, seen by what runs in it: names, volumes, the pod network, and a node that
 //! goes and comes back.
+#![cfg(test)]
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! The PostgreSQL and Redis images of the cluster, run by Docker: the contract of the official images, as far as an
 //! operator and its users rely on it. Where no registry answers they are our own, elsewhere the official ones themselves.
+#![cfg(test)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,6 +13,10 @@ const START_DEADLINE: Duration = Duration::from_mins(1);
 const PGDATA: &str = "/var/lib/postgresql/data/pgdata";
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, from an empty volume to a restarted server"
+)]
 async fn postgres_is_set_up_by_variables_files_and_init_scripts_and_keeps_its_data() {
     let files = tempfile::tempdir().unwrap();
     write(files.path(), "password", "correct horse\n", 0o644);

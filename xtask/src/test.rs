@@ -56,10 +56,8 @@ fn report(took: Vec<(Tier, Duration, Result<()>)>) -> Result<()> {
     for (tier, elapsed, outcome) in took {
         let minutes = elapsed.as_secs_f64() / 60.0;
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
-        eprintln!(
-            "tier {:<10} {verdict} in {minutes:.1} min",
-            format!("{tier:?}").to_lowercase()
-        );
+        let name = format!("{tier:?}").to_lowercase();
+        say(format_args!("tier {name}: {verdict} in {minutes:.1} min"));
         failures.extend(outcome.err());
     }
     if let Some(first) = failures.into_iter().next() {

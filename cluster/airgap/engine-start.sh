@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/engine-stop.sh"
 mkdir -p "$RUN" "$DATA"
 chmod 711 "$RUN"
+echo "$DATA" > "$RUN/data"
 
 runtime=()
 bounding=$(sed -n 's/^CapBnd:[[:space:]]*//p' /proc/self/status)

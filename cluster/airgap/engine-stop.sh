@@ -35,7 +35,10 @@ for shim in /proc/[0-9]*; do
   fi
 done
 
-# Network namespaces of dead containers are mounts; nothing below $RUN may stay mounted before it is removed.
-awk -v run="$RUN/" 'index($5, run) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
+# Network namespaces and layers of dead containers are mounts, and so is the data folder itself: nothing may stay mounted
+# below what is removed here, or what its owner may want to remove.
+data=$(cat "$RUN/data" 2> /dev/null || echo "$RUN/exec")
+awk -v run="$RUN/" -v data="$data" 'index($5, run) == 1 || $5 == data || index($5, data "/") == 1 { print $5 }' \
+  /proc/self/mountinfo | sort -r |
   while read -r mount; do umount -l "$mount"; done
-rm -rf "$RUN/exec" "$RUN/docker.sock" "$RUN/runc-without-sys-resource"
+rm -rf "$RUN/data" "$RUN/exec" "$RUN/docker.sock" "$RUN/runc-without-sys-resource"

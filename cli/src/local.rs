@@ -12,6 +12,7 @@ mod trail;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
 
     let folder = tempfile::Builder::new()
         .prefix("servicechain-")
+        // Items are kept in it, and other users of this machine read the directory it is in.
+        .permissions(fs::Permissions::from_mode(0o700))
         .tempdir()
         .context("there is no temporary directory")?;
     if let Some(data) = &args.data {

@@ -125,7 +125,7 @@ pub(crate) fn all(directory: &Path) -> Vec<Running> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
+        if !is_record(&path) {
             continue;
         }
         let read = fs::read(&path)
@@ -140,6 +140,15 @@ pub(crate) fn all(directory: &Path) -> Vec<Running> {
     }
     found.sort_by_key(|running| std::cmp::Reverse((running.started, running.pid)));
     found
+}
+
+/// By its name: the directory may be anybody's choice, and what else is in it is not ours to take away.
+fn is_record(path: &Path) -> bool {
+    let is_ours = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with("local-"));
+    is_ours && path.extension().is_some_and(|extension| extension == "json")
 }
 
 fn is_alive(running: &Running) -> bool {
@@ -238,6 +247,15 @@ mod tests {
         drop(listener);
         assert_eq!(all(&directory), []);
         assert!(!record.0.exists(), "the record of a dead chain is taken away");
+    }
+
+    #[test]
+    fn what_is_no_record_stays_in_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let others = directory.path().join("package.json");
+        fs::write(&others, "{}").unwrap();
+        assert_eq!(all(directory.path()), []);
+        assert!(others.exists());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -452,4 +453,18 @@ async fn given_servers_hold_the_items() {
     assert_eq!(of_hops(&body, "source"), ["cache", "cache", "cache"]);
     local.signal("-INT");
     assert!(local.ends().0.success());
+}
+
+#[test]
+fn what_a_chain_keeps_on_disk_is_for_its_user_alone() {
+    let state = tempfile::tempdir().unwrap();
+    let mut local = Local::start(state.path(), &["--json"]);
+    local.line();
+    let record = state.path().read_dir().unwrap().next().unwrap().unwrap().path();
+    let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let folder = Path::new(text(&record, "/bundleFile")).parent().unwrap();
+    let mode = folder.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+    local.signal("-TERM");
+    local.ends();
 }

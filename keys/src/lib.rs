@@ -24,6 +24,7 @@ pub mod signing_key;
 pub mod strict_json;
 pub mod trust;
 mod whole_seconds;
+pub mod wire;
 
 pub use ack_key::{AckKey, Label, Mac, RootSecret};
 pub use acknowledgement::{Answer, Held, Nonce, Outcome};

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use servicechain_keys::acknowledgement::{MAX_ANSWER_BYTES, NotAuthentic};
 use servicechain_keys::bundle::MAX_BUNDLE_BYTES;
 use servicechain_keys::rotation::Heard;
+use servicechain_keys::wire::{BUNDLE_PATH, KEYS_PATH, MAC, NONCE, POD_UID};
 use servicechain_keys::{Algorithm, Answer, BundleRefusal, HeldBundle, Mac, Nonce, Trust};
 
 use super::{Pod, Roots};
@@ -82,15 +83,15 @@ impl Messenger {
         let method = if push.is_some() { Method::PUT } else { Method::GET };
         let request = Request::builder()
             .method(method)
-            .uri(uri(pod, "/keys/v1/keys")?)
-            .header("pod-uid", pod.listed.pod.as_str())
-            .header("nonce", nonce.to_string())
+            .uri(uri(pod, KEYS_PATH)?)
+            .header(POD_UID, pod.listed.pod.as_str())
+            .header(NONCE, nonce.to_string())
             .body(Full::new(push.unwrap_or_default()))?;
         let (response, body) = self.exchange(request, MAX_ANSWER_BYTES).await?;
         if !matches!(response.status, StatusCode::OK | StatusCode::CONFLICT) {
             return Err(Unheard::Status(response.status));
         }
-        let mac = response.headers.get("mac").and_then(|mac| mac.to_str().ok());
+        let mac = response.headers.get(MAC).and_then(|mac| mac.to_str().ok());
         let mac: Mac = mac.and_then(|mac| mac.parse().ok()).ok_or(Unheard::NoMac)?;
         let key = roots.secret.ack_key(&roots.chain, &pod.workload);
         let answer = Answer::open(&body, &mac, &key, &nonce, &pod.listed.pod)?;
@@ -100,8 +101,8 @@ impl Messenger {
     /// READ for adoption: the bundle that the pod says it holds.
     pub(super) async fn read(&self, pod: &Pod) -> Result<ReadBundle, Unheard> {
         let request = Request::builder()
-            .uri(uri(pod, "/v1/bundle")?)
-            .header("pod-uid", pod.listed.pod.as_str())
+            .uri(uri(pod, BUNDLE_PATH)?)
+            .header(POD_UID, pod.listed.pod.as_str())
             .body(Full::default())?;
         let (response, body) = self.exchange(request, MAX_BUNDLE_BYTES).await?;
         if response.status != StatusCode::OK {

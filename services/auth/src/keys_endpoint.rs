@@ -14,15 +14,13 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use servicechain_keys::bundle::{MAX_BUNDLE_BYTES, VERSION};
+use servicechain_keys::wire::{BUNDLE_PATH, KEYS_PATH, MAC, NONCE, POD_UID};
 use servicechain_keys::{Answer, BundleRefusal, Nonce, NumericDate, Offer, Outcome};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::verifier::knock::MAC;
 use crate::verifier::{Delivered, Verifier};
 
-const POD_UID: &str = "pod-uid";
-const NONCE: &str = "nonce";
 /// How long a push may wait for another to end, and how long its body may take to come.
 const LONGEST_PUSH: Duration = Duration::from_secs(2);
 /// A push that is not yet being taken when so many have come after it gives way. So what strangers send takes the
@@ -59,8 +57,8 @@ pub fn router_with_offers(verifier: Arc<Verifier>, offers: Arc<dyn Offers>) -> R
 
 fn router_of(endpoint: Endpoint) -> Router {
     Router::new()
-        .route("/keys/v1/keys", get(poll).put(push))
-        .route("/v1/bundle", get(read))
+        .route(KEYS_PATH, get(poll).put(push))
+        .route(BUNDLE_PATH, get(read))
         .with_state(Arc::new(endpoint))
 }
 

@@ -8,14 +8,13 @@ use bytes::Bytes;
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 use servicechain_keys::knock::MAX_KNOCK_BYTES;
+use servicechain_keys::wire::{KNOCK_PATH, MAC};
 use servicechain_keys::{Knock, KnockAnswer, KnockReason, Mac, Nonce};
 use tokio::time::Instant;
 
 use super::Verifier;
 use super::exchange::{ExchangeError, exchange};
 
-/// The header that authenticates a message of the protocol.
-pub(crate) const MAC: &str = "mac";
 /// A pod knocks no more often.
 const BETWEEN_KNOCKS: Duration = Duration::from_secs(1);
 
@@ -84,7 +83,7 @@ impl Verifier {
         let sealed = knock.seal(key)?;
         let request = Request::builder()
             .method(Method::POST)
-            .uri(below(operator, "/v1/knock").ok_or(NoWord::Address)?)
+            .uri(below(operator, KNOCK_PATH).ok_or(NoWord::Address)?)
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(MAC, sealed.mac.to_string())
             .body(Full::new(Bytes::from(sealed.body)))

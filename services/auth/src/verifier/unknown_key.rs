@@ -11,6 +11,7 @@ use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::Full;
 use servicechain_keys::bundle::MAX_BUNDLE_BYTES;
+use servicechain_keys::wire::BUNDLE_PATH;
 use servicechain_keys::{BundleRefusal, Fetched, Generation, KnockReason, Outcome};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -192,7 +193,7 @@ impl Verifier {
 
     /// READ: what one of the issuer's own pods holds (key protocol, line 14).
     async fn ask_issuer(&self, url: &Uri) -> Option<AsOf> {
-        let mut request = Request::get(below(url, "/v1/bundle")?);
+        let mut request = Request::get(below(url, BUNDLE_PATH)?);
         if let Some(held) = self.held() {
             request = request.header(IF_NONE_MATCH, format!("\"{}\"", held.digest()));
         }

@@ -61,10 +61,19 @@ const STEPS: usize = 150;
 
 /// From the environment, else fresh: every run looks elsewhere.
 fn given_seed() -> Option<u64> {
-    let text = std::env::var_os("ROTATION_SEED")?
-        .into_string()
-        .expect("a number");
-    Some(text.parse().expect("ROTATION_SEED is a decimal number"))
+    given("ROTATION_SEED")
+}
+
+/// `ROTATION_CASES` asks for a longer search.
+fn cases() -> usize {
+    given("ROTATION_CASES").unwrap_or(CASES)
+}
+
+fn given<N: std::str::FromStr>(name: &str) -> Option<N> {
+    let text = std::env::var_os(name)?;
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    assert!(number.is_some(), "{name} is not a decimal number");
+    number
 }
 
 fn run(seed: u64, flaw: Flaw, real: bool, traced: bool) -> World {
@@ -114,7 +123,7 @@ fn expect_no_violation(cases: usize, real: bool) {
 
 #[test]
 fn no_interleaving_violates_an_invariant() {
-    expect_no_violation(CASES, false);
+    expect_no_violation(cases(), false);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! It owns the order of the tiers and what each one checks; a tier's own machinery lives with the tier.
 
 mod checks;
+mod long_run;
 mod prerequisites;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ pub(crate) struct TestArgs {
     /// Leave the end-to-end cluster up afterwards, to look at it.
     #[arg(long)]
     keep: bool,
+    /// Search the key protocol's interleavings for longer, and write what this run took to docs/long-run.md.
+    #[arg(long)]
+    long: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,13 +45,35 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     for tier in tiers {
         let started = Instant::now();
         let outcome = match tier {
-            Tier::Fast => checks::fast(),
+            Tier::Fast => checks::fast(if args.long {
+                long_run::ROTATION_CASES
+            } else {
+                checks::ROTATION_CASES
+            }),
             Tier::Apiserver => checks::api_server(),
             Tier::E2e => crate::e2e::run(args.keep),
         };
         took.push((*tier, started.elapsed(), outcome));
     }
+    if args.long && took.iter().all(|(_, _, outcome)| outcome.is_ok()) {
+        long_run::write(
+            &took
+                .iter()
+                .map(|(tier, elapsed, _)| (tier.name(), *elapsed))
+                .collect::<Vec<_>>(),
+        )?;
+    }
     report(took)
+}
+
+impl Tier {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Apiserver => "apiserver",
+            Self::E2e => "e2e",
+        }
+    }
 }
 
 /// Prints what each tier took, then fails with the first failure's own words.
@@ -56,8 +82,10 @@ fn report(took: Vec<(Tier, Duration, Result<()>)>) -> Result<()> {
     for (tier, elapsed, outcome) in took {
         let minutes = elapsed.as_secs_f64() / 60.0;
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
-        let name = format!("{tier:?}").to_lowercase();
-        say(format_args!("tier {name}: {verdict} in {minutes:.1} min"));
+        say(format_args!(
+            "tier {}: {verdict} in {minutes:.1} min",
+            tier.name()
+        ));
         failures.extend(outcome.err());
     }
     if let Some(first) = failures.into_iter().next() {

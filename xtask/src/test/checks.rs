@@ -15,7 +15,10 @@ const CHECK_LIMIT: Duration = Duration::from_mins(40);
 /// How long the advisory database may take to arrive before the check goes on without it.
 const ADVISORIES_LIMIT: Duration = Duration::from_secs(20);
 
-pub(super) fn fast() -> Result<()> {
+/// As many random interleavings of the key protocol as fit into half a minute.
+pub(super) const ROTATION_CASES: usize = 10_000;
+
+pub(super) fn fast(rotation_cases: usize) -> Result<()> {
     prerequisites::ensure_programs()?;
     check("format", cargo(["fmt", "--all", "--check"]))?;
     dependencies()?;
@@ -32,10 +35,9 @@ pub(super) fn fast() -> Result<()> {
             "warnings",
         ]),
     )?;
-    check(
-        "tests",
-        cargo(["test", "--workspace", "--locked", "--no-fail-fast"]),
-    )?;
+    let mut tests = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    tests.env("ROTATION_CASES", rotation_cases.to_string());
+    check("tests", tests)?;
     let mut documentation = cargo(["doc", "--workspace", "--no-deps", "--locked"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     check("documentation", documentation)

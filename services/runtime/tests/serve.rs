@@ -210,6 +210,21 @@ async fn oversized_bodies_are_refused_with_413() {
 }
 
 #[tokio::test]
+async fn who_sends_all_of_an_oversized_body_before_reading_is_told_413() {
+    let server = plain();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let body = vec![b'a'; 10 * 1024 * 1024];
+    let head = format!(
+        "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    let (status, closes, _) = read_answer(&mut stream).await.unwrap();
+    assert_eq!((status, closes), (413, true));
+}
+
+#[tokio::test]
 async fn malformed_requests_are_refused_with_400() {
     let server = plain();
     for malformed in [

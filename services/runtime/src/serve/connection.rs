@@ -15,6 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,6 +35,11 @@ const LEAST_BUFFER: usize = 16 * 1024;
 /// When the process closes, a connection that has not sent anything yet gets so long for its first request: it may
 /// have been let in by the kernel a moment ago.
 const NEWCOMER_GRACE: Duration = Duration::from_millis(500);
+
+/// A connection that is closed with something unread is reset, and a client that is still sending loses the answer.
+/// So what it sends is read for so long, and up to [`MOST_DISCARDED`] bytes: more than a gateway lets through by default.
+const LINGER: Duration = Duration::from_secs(2);
+const MOST_DISCARDED: usize = 16 * 1024 * 1024;
 
 pub(super) async fn serve(
     stream: TcpStream,
@@ -121,7 +127,7 @@ async fn answer(
         .and_then(|length| length.parse().ok())
         .is_some_and(|length: u64| length > limit as u64)
     {
-        // The body stays unread, so the connection cannot be used for anything else.
+        tokio::spawn(tokio::time::timeout(LINGER, discard(request.into_body())));
         let refused =
             Problem::body_too_large(limit).header(header::CONNECTION, HeaderValue::from_static("close"));
         return refused.into_response();
@@ -137,6 +143,16 @@ async fn answer(
     match router.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
+    }
+}
+
+async fn discard(mut body: Incoming) {
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > MOST_DISCARDED {
+            return;
+        }
     }
 }
 

@@ -461,6 +461,53 @@ fn a_key_that_its_owner_lost_makes_room_for_another() {
     assert_eq!(world.state("k1"), None);
 }
 
+/// Whether a leader that finds a changed `ConfigMap` may decide, after rounds at these seconds in which the one pod was
+/// asked, said nothing, and was listed like this.
+fn is_settled_after_silence(rounds: &[(u64, ListedPod)]) -> bool {
+    let mut memory = Memory::default();
+    for (second, listed) in rounds {
+        memory.read(Some(&second.to_string()));
+        let round = Round {
+            now: NumericDate::from_seconds(START),
+            elapsed: Duration::from_secs(*second),
+            asked: &[listed.pod.clone()],
+            answers: &[],
+            pods: &[listed.clone()],
+        };
+        memory.note(None, &round);
+    }
+    memory.is_settled()
+}
+
+fn unready(addressed: bool, runs: bool) -> ListedPod {
+    ListedPod {
+        pod: pod("gateway"),
+        issuer: None,
+        addressed,
+        runs,
+        ready: false,
+        ended: false,
+    }
+}
+
+#[test]
+fn a_restarting_container_is_waited_for_since_its_disk_may_hold_a_newer_bundle() {
+    assert!(!is_settled_after_silence(&[(0, unready(true, false))]));
+    let silent: Vec<_> = (0..4).map(|turn| (turn * 30, unready(true, false))).collect();
+    assert!(is_settled_after_silence(&silent), "but not for ever");
+}
+
+#[test]
+fn a_pod_that_started_late_is_not_taken_for_one_that_was_silent_long() {
+    let mut rounds: Vec<_> = (0..4).map(|turn| (turn * 30, unready(false, false))).collect();
+    assert!(
+        is_settled_after_silence(&rounds),
+        "without an address it never held anything"
+    );
+    rounds.push((100, unready(true, true)));
+    assert!(!is_settled_after_silence(&rounds));
+}
+
 #[test]
 fn a_vanished_pods_tokens_are_dated_by_its_own_clock() {
     let mut world = World::new();

@@ -98,7 +98,7 @@ impl Memory {
             .retain(|pod, _| round.listed(pod).is_some() || owners().any(|owner| owner == pod));
         self.settled = self.settled
             || self
-                .counted(round.pods, round.elapsed)
+                .may_hold(round.pods, round.elapsed)
                 .all(|listed| self.pods.get(&listed.pod).is_some_and(|known| known.heard));
         // What only pods hold is known for this round alone: the next may not hear them.
         if base.is_some_and(|base| !base.in_config_map) {
@@ -106,7 +106,7 @@ impl Memory {
         }
     }
 
-    /// The `ConfigMap` holds the newest bundle: every counted pod was heard since somebody else changed it.
+    /// The `ConfigMap` holds the newest bundle: every pod that may hold another was heard since somebody else changed it.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.settled
@@ -148,10 +148,15 @@ impl Memory {
         pods: &'a [ListedPod],
         elapsed: Duration,
     ) -> impl Iterator<Item = &'a ListedPod> {
+        self.may_hold(pods, elapsed).filter(|listed| listed.runs)
+    }
+
+    /// The pods that may hold a bundle: a container that starts again finds on its disk what it held before.
+    fn may_hold<'a>(&self, pods: &'a [ListedPod], elapsed: Duration) -> impl Iterator<Item = &'a ListedPod> {
         pods.iter().filter(move |listed| {
             let in_doubt = self.pods.get(&listed.pod).and_then(|known| known.doubt);
             let left_out = in_doubt.is_some_and(|doubt| elapsed > doubt.since + LEFT_OUT_AFTER);
-            listed.addressed && listed.runs && !listed.ended && !left_out
+            listed.addressed && !listed.ended && !left_out
         })
     }
 
@@ -225,7 +230,8 @@ impl Known {
         } else {
             self.silent_since.get_or_insert(round.elapsed);
         }
-        self.doubt = (asked && !answered && !listed.ready).then(|| {
+        // Without an address it could not be asked: it may have been created long ago and start only now.
+        self.doubt = (asked && !answered && listed.addressed && !listed.ready).then(|| {
             let unbroken = self
                 .doubt
                 .filter(|doubt| round.elapsed <= doubt.last + LONGEST_PAUSE);

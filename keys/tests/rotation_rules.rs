@@ -470,9 +470,9 @@ fn is_settled_after_silence(rounds: &[(u64, ListedPod)]) -> bool {
         let round = Round {
             now: NumericDate::from_seconds(START),
             elapsed: Duration::from_secs(*second),
-            asked: &[listed.pod.clone()],
+            asked: std::slice::from_ref(&listed.pod),
             answers: &[],
-            pods: &[listed.clone()],
+            pods: std::slice::from_ref(listed),
         };
         memory.note(None, &round);
     }

@@ -12,7 +12,7 @@ mod trail;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ use hops::Hops;
 use publisher::Publisher;
 
 const EXAMPLE: &str = include_str!("../../examples/shop.yaml");
+/// Items are nobody's business but the user's.
+const PRIVATE: u32 = 0o700;
 /// Databases are created and migrated in it; on embedded stores it takes a fraction of a second.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -51,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     port: u16,
     /// PostgreSQL server to use, `postgres://USER:PASSWORD@HOST/`; each service gets a database of its own on it.
-    /// Default: an SQLite file for each
+    /// Default: an SQLite file for each. With --data too, items are found again at the next start
     #[arg(
         long,
         value_name = "URL",
@@ -78,11 +80,14 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
     let folder = tempfile::Builder::new()
         .prefix("servicechain-")
         // Items are kept in it, and other users of this machine read the directory it is in.
-        .permissions(fs::Permissions::from_mode(0o700))
+        .permissions(fs::Permissions::from_mode(PRIVATE))
         .tempdir()
         .context("there is no temporary directory")?;
     if let Some(data) = &args.data {
-        fs::create_dir_all(data)
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(PRIVATE)
+            .create(data)
             .with_context(|| format!("{} cannot be made: choose another --data", data.display()))?;
     }
     let bound = bind(&chain, args.data.as_deref())?;
@@ -159,6 +164,8 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed.
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -166,6 +173,7 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
@@ -173,6 +181,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -421,11 +422,18 @@ async fn data_stays_where_it_is_told_to() {
         }
         let (_, body) = http.get(&url, Some(token)).await;
         items.push(body["hops"][0]["item"].clone());
-        local.signal("-INT");
+        let second = output(servicechain(state.path(), &[&["local"], &arguments[..]].concat()));
+        let said = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert_eq!(second.status.code(), Some(1), "{said}");
+        assert!(said.contains("choose another --data"), "{said}");
+        // As when the terminal is closed.
+        local.signal("-HUP");
         assert!(local.ends().0.success());
     }
     assert_eq!(items, [json!({"name": "lamp"}), json!({"name": "lamp"})]);
     assert!(data.join("shop-a.sqlite").exists());
+    let mode = std::fs::metadata(&data).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "items are nobody's business but the user's");
 }
 
 #[tokio::test(flavor = "multi_thread")]

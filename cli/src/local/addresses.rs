@@ -61,10 +61,15 @@ pub(crate) fn bind(chain: &ValidatedChain, data: Option<&Path>) -> anyhow::Resul
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
     let issuers = chain.issuers.iter().map(|issuer| {
-        part(
-            &issuer.name,
-            remembered.get(&issuer.name).copied().unwrap_or_default(),
-        )
+        let port = remembered.get(&issuer.name).copied().unwrap_or_default();
+        part(&issuer.name, port).with_context(|| match data {
+            Some(data) if port != 0 => format!(
+                "issuer {} had port {port} when {} was last used, and its items are named by it; is a chain still running on that directory? end it, or choose another --data",
+                issuer.name,
+                data.display()
+            ),
+            _ => format!("issuer {} has no port", issuer.name),
+        })
     });
     let services = chain.services.iter().map(|service| part(&service.name, 0));
     let bound = Bound {

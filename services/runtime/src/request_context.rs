@@ -210,7 +210,11 @@ mod tests {
     impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Seen {
         fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
             if event.metadata().target() == crate::access::TARGET {
-                event.record(&mut Fields(&mut self.0.lock().unwrap()));
+                let mut fields = Vec::new();
+                event.record(&mut Fields(&mut fields));
+                if fields.contains(&("request_id".to_owned(), "r-1".to_owned())) {
+                    self.0.lock().unwrap().extend(fields);
+                }
             }
         }
     }
@@ -230,7 +234,8 @@ mod tests {
     #[tokio::test]
     async fn the_access_record_says_who_asked_what_without_the_query() {
         let seen = Seen::default();
-        let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(seen.clone()));
+        // For all threads: where only one thread listens, another that reaches the event first switches it off for good.
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(seen.clone())).unwrap();
         let notes = AccessNotes {
             verdict: crate::access::Verdict::Verified,
             caller: Some("client:demo".into()),

@@ -197,7 +197,9 @@ async fn nobody() -> SocketAddr {
 
 #[tokio::test]
 async fn another_address_is_tried_when_one_refuses_even_for_what_may_not_be_repeated() {
-    let server = scripted(&[Does::AnswerAndClose(OK); 20]).await;
+    // Each call is on a new connection, and the client is told so: a POST on one that just closed may not be repeated.
+    let closing = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
+    let server = scripted(&[Does::AnswerAndClose(closing); 20]).await;
     let mut client = client(&[nobody().await, server.address]);
     for _ in 0..20 {
         assert_eq!(call(&mut client, Method::POST).await.unwrap(), "hi");

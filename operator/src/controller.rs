@@ -1,3 +1,4 @@
 //! The objects of a chain: what they must be, as pure functions of the validated chain.
 
 pub mod build;
+pub mod observed;

@@ -1,5 +1,7 @@
 //! The operator: it turns chains into Kubernetes objects (`controller`) and brings every verifier the same keys
 //! (`key_controller`). It knows images and ports, never the crate of a service.
 
+pub mod clock;
+pub mod config;
 pub mod controller;
 pub mod key_controller;

@@ -19,6 +19,8 @@ pub struct Settings {
     /// Base URL where verifiers knock, without a trailing slash.
     pub knock_url: String,
     pub operator_namespace: String,
+    /// What names of Services end in, such as `cluster.local`.
+    pub cluster_domain: String,
     /// Where clients reach a NodePort, by port: known to whoever made the cluster, not to Kubernetes.
     pub node_port_urls: BTreeMap<u16, String>,
 }
@@ -69,6 +71,9 @@ pub struct Args {
     /// Base URL where verifiers knock; absent = the Service `servicechain-operator` of the operator's namespace
     #[arg(long, env = "KNOCK_URL", value_parser = base_url)]
     pub knock_url: Option<String>,
+    /// Domain of the cluster: with the whole name of a Service, pods ask for it once and never outside the cluster
+    #[arg(long, env = "CLUSTER_DOMAIN", default_value = "cluster.local", value_parser = domain)]
+    pub cluster_domain: String,
     /// Image of gateways
     #[arg(long, env = "GATEWAY_IMAGE", value_parser = image)]
     pub gateway_image: String,
@@ -147,6 +152,7 @@ impl Args {
             knock_url: knock_url
                 .unwrap_or_else(|| format!("http://servicechain-operator.{namespace}.svc:9091")),
             operator_namespace: namespace.clone(),
+            cluster_domain: self.cluster_domain.clone(),
             node_port_urls: self.node_port_urls.0.clone(),
         })
     }
@@ -155,6 +161,19 @@ impl Args {
 fn image(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(char::is_whitespace) {
         return Err("must be the name of an image, such as registry.example.com/gateway:1.2.3".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if !text.split('.').all(is_label) {
+        return Err("must be the domain of the cluster's DNS, such as cluster.local".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -262,6 +281,7 @@ mod tests {
             ["--node-port-urls", "http=x"],
             ["--node-port-urls", "30080"],
             ["--redis-image", ""],
+            ["--cluster-domain", "cluster.local."],
             ["--log-level", "loud=very=much"],
         ] {
             assert!(parse(&flags).is_err(), "{flags:?}");

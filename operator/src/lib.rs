@@ -5,3 +5,4 @@ pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod key_controller;
+pub mod object_names;

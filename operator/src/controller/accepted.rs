@@ -1,0 +1,180 @@
+//! What a chain is: its spec, or, where that is refused, the last one that was accepted, which is kept in the cluster
+//! (ADR 5). So a bad edit leaves the running chain as it was, after a restart of the operator too. It must not know what
+//! is built from it.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use servicechain_crds::service_chain::ServiceChainSpec;
+use servicechain_crds::{Mistakes, ServiceChain, ValidatedChain, validated};
+
+use crate::api_client::{ApiError, READ_TIMEOUT, within};
+use crate::object_names::{ACCEPTED_KEY, accepted_config_map, chain_labels};
+
+/// What of a chain can be built.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// What the spec says.
+    Now(ValidatedChain),
+    /// What it said before somebody made these mistakes.
+    Before {
+        chain: ValidatedChain,
+        mistakes: Mistakes,
+    },
+    /// Nothing: it was never right, or an older version of this operator accepted what this one refuses.
+    Never(Mistakes),
+}
+
+impl Accepted {
+    #[must_use]
+    pub fn chain(&self) -> Option<&ValidatedChain> {
+        match self {
+            Self::Now(chain) | Self::Before { chain, .. } => Some(chain),
+            Self::Never(_) => None,
+        }
+    }
+
+    /// What is wrong with the spec as it is now.
+    #[must_use]
+    pub fn mistakes(&self) -> Option<&Mistakes> {
+        match self {
+            Self::Now(_) => None,
+            Self::Before { mistakes, .. } | Self::Never(mistakes) => Some(mistakes),
+        }
+    }
+}
+
+/// `kept` is the spec that was accepted last.
+#[must_use]
+pub fn judge(chain: &ServiceChain, kept: Option<&ServiceChainSpec>) -> Accepted {
+    let mistakes = match validated(chain) {
+        Ok(chain) => return Accepted::Now(chain),
+        Err(mistakes) => mistakes,
+    };
+    let before = kept.map(|kept| ServiceChain {
+        metadata: chain.metadata.clone(),
+        spec: kept.clone(),
+        status: None,
+    });
+    match before.map(|before| validated(&before)) {
+        Some(Ok(chain)) => Accepted::Before { chain, mistakes },
+        Some(Err(_)) | None => Accepted::Never(mistakes),
+    }
+}
+
+/// A chain and what of it can be built, both read from the API server now. `None`: there is no such chain.
+pub async fn read(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(ServiceChain, Accepted)>, ApiError> {
+    let chains = Api::<ServiceChain>::namespaced(client.clone(), namespace);
+    let what = format!("cannot read the chain {namespace}/{name}");
+    let Some(chain) = within(READ_TIMEOUT, what, chains.get_opt(name)).await? else {
+        return Ok(None);
+    };
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let what = format!("cannot read the last accepted spec of {namespace}/{name}");
+    let map = within(READ_TIMEOUT, what, maps.get_opt(&accepted_config_map(name))).await?;
+    let kept = map.and_then(|map| kept_spec(&chain, &map));
+    let accepted = judge(&chain, kept.as_ref());
+    Ok(Some((chain, accepted)))
+}
+
+/// The `ConfigMap` that keeps an accepted spec. Its owner is the chain.
+#[must_use]
+pub fn keep(chain: &ServiceChain) -> Value {
+    let name = chain.name_any();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": accepted_config_map(&name),
+            "labels": chain_labels(&name),
+            "ownerReferences": [owner(chain)],
+        },
+        // These types always serialize.
+        "data": {ACCEPTED_KEY: serde_json::to_string(&chain.spec).unwrap_or_default()},
+    })
+}
+
+/// What makes the chain the owner and the controller of an object.
+#[must_use]
+pub fn owner(chain: &ServiceChain) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
+    use kube::Resource as _;
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
+        api_version: ServiceChain::api_version(&()).into_owned(),
+        kind: ServiceChain::kind(&()).into_owned(),
+        name: chain.name_any(),
+        uid: chain.uid().unwrap_or_default(),
+        controller: Some(true),
+        // Nothing waits for the objects: the chain may go first, and the garbage collector follows.
+        block_owner_deletion: None,
+    }
+}
+
+/// That of a chain of the same name that is gone, or of anybody else, counts for nothing.
+fn kept_spec(chain: &ServiceChain, map: &ConfigMap) -> Option<ServiceChainSpec> {
+    let uid = chain.uid();
+    let is_ours = map
+        .owner_references()
+        .iter()
+        .any(|owner| Some(&owner.uid) == uid.as_ref());
+    let text = map.data.as_ref()?.get(ACCEPTED_KEY).filter(|_| is_ours)?;
+    serde_json::from_str(text)
+        .inspect_err(
+            |error| tracing::warn!(chain = chain.name_any(), %error, "the last accepted spec is unreadable"),
+        )
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(services: &Value) -> ServiceChain {
+        serde_json::from_value(json!({
+            "apiVersion": "servicechain.dev/v1alpha1",
+            "kind": "ServiceChain",
+            "metadata": {"name": "shop", "namespace": "shop", "uid": "1"},
+            "spec": {
+                "audiences": ["shop"],
+                "issuers": [{"name": "platform", "managed": {}}],
+                "gateway": {"routes": [{"name": "items", "service": "a"}]},
+                "services": services,
+            },
+        }))
+        .unwrap()
+    }
+
+    fn good() -> ServiceChain {
+        chain(&json!([{"name": "a", "database": {"managed": {}}}]))
+    }
+
+    fn bad() -> ServiceChain {
+        chain(&json!([{"name": "a", "next": ["nobody"], "database": {"managed": {}}}]))
+    }
+
+    #[test]
+    fn a_bad_edit_leaves_what_was_accepted_before() {
+        let Accepted::Now(accepted) = judge(&good(), None) else {
+            panic!("{:?}", judge(&good(), None));
+        };
+        let Accepted::Before { chain, mistakes } = judge(&bad(), Some(&good().spec)) else {
+            panic!("{:?}", judge(&bad(), Some(&good().spec)));
+        };
+        assert_eq!(chain, accepted);
+        assert!(mistakes.to_string().contains("nobody"), "{mistakes}");
+        assert!(matches!(judge(&bad(), None), Accepted::Never(_)));
+        assert!(matches!(judge(&bad(), Some(&bad().spec)), Accepted::Never(_)));
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_only_for_the_chain_that_it_was_kept_for() {
+        let kept: ConfigMap = serde_json::from_value(keep(&good())).unwrap();
+        assert_eq!(kept_spec(&good(), &kept), Some(good().spec));
+        let mut recreated = good();
+        recreated.metadata.uid = Some("2".to_owned());
+        assert_eq!(kept_spec(&recreated, &kept), None);
+    }
+}

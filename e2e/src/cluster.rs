@@ -2,14 +2,18 @@
 //! test's own, and the nodes' Docker engine.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use servicechain_fixtures::await_condition;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 /// What `cargo xtask up` wrote of the cluster.
@@ -19,10 +23,18 @@ pub struct Cluster {
     pub name: String,
     /// Of 127.0.0.1; NodePort 30080.
     pub port: u16,
+    /// By NodePort, the port of 127.0.0.1 that leads to it.
+    pub node_ports: BTreeMap<u16, u16>,
     pub kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    helm: PathBuf,
     docker_host: Option<String>,
     images: BTreeMap<String, String>,
 }
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+/// Where the operator runs.
+pub const OPERATOR_NAMESPACE: &str = "servicechain-system";
 
 impl Cluster {
     /// The one that `SERVICECHAIN_CLUSTER` names.
@@ -51,12 +63,70 @@ impl Cluster {
         let mut command = Command::from(self.docker_command());
         command.args(arguments).kill_on_drop(true);
         let output = command.output().await.context("cannot run docker")?;
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).trim().to_owned();
-        if !output.status.success() {
-            bail!("{said} ({})", output.status);
-        }
-        Ok(said)
+        what_it_says(&[output.stdout.as_slice(), &output.stderr].concat(), &output)
+    }
+
+    /// What `kubectl ARGUMENTS` prints.
+    pub async fn kubectl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
+        self.run(&self.kubectl, arguments, "").await
+    }
+
+    /// What `kubectl apply` says of a manifest.
+    pub async fn apply(&self, manifest: &serde_json::Value) -> anyhow::Result<String> {
+        let arguments = ["apply", "--filename", "-"];
+        self.run(&self.kubectl, arguments, &manifest.to_string()).await
+    }
+
+    /// What `helm ARGUMENTS` prints, in the operator's namespace.
+    pub async fn helm<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<String> {
+        let arguments = ["--namespace", OPERATOR_NAMESPACE].into_iter().chain(arguments);
+        self.run(&self.helm, arguments, "").await
+    }
+
+    /// What our own command line says, built beside the tests; `Err` has what it says of a failure.
+    pub async fn servicechain<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> anyhow::Result<String> {
+        let tests = std::env::current_exe()?;
+        let folder = tests
+            .parent()
+            .and_then(Path::parent)
+            .context("a test lies in a folder")?;
+        self.run(&folder.join("servicechain"), arguments, "").await
+    }
+
+    async fn run<'a>(
+        &self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = &'a str>,
+        input: &str,
+    ) -> anyhow::Result<String> {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let mut stdin = child.stdin.take().context("a piped child has a standard input")?;
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        let output = child.wait_with_output().await?;
+        what_it_says(&output.stdout, &output)
+    }
+
+    /// Has a namespace deleted, without waiting for it.
+    pub fn begin_to_remove_namespace(&self, name: &str) {
+        // What stays goes with its cluster.
+        let _ = std::process::Command::new(&self.kubectl)
+            .args(["delete", "namespace", name, "--wait=false"])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .output();
     }
 
     /// Removes a container and its volumes, without waiting for anything but that.
@@ -77,6 +147,14 @@ impl Cluster {
     }
 }
 
+fn what_it_says(said: &[u8], output: &Output) -> anyhow::Result<String> {
+    if !output.status.success() {
+        let both = [output.stdout.as_slice(), &output.stderr].concat();
+        bail!("{} ({})", String::from_utf8_lossy(&both).trim(), output.status);
+    }
+    Ok(String::from_utf8_lossy(said).trim().to_owned())
+}
+
 /// A client of the server that a kubeconfig names.
 pub async fn client(kubeconfig: PathBuf) -> anyhow::Result<Client> {
     // Another crate of the same process may have chosen already, and then chose the same.
@@ -84,6 +162,20 @@ pub async fn client(kubeconfig: PathBuf) -> anyhow::Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
+}
+
+/// [`await_condition`] for what an API server has to be asked: looks a few times a second, to leave it time for its work.
+pub async fn await_seen<T, E: Display>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let mut looks = tokio::time::interval(BETWEEN_LOOKS);
+    await_condition(what, deadline, async || {
+        looks.tick().await;
+        condition().await
+    })
+    .await
 }
 
 /// A namespace that no other test uses. It goes with its cluster.

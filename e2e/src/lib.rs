@@ -7,9 +7,13 @@ pub mod client;
 #[cfg(feature = "apiserver")]
 pub mod cluster;
 pub mod keys;
+#[cfg(feature = "kind")]
+pub mod load;
 pub mod process;
 pub mod recorder;
 pub mod running;
+#[cfg(feature = "kind")]
+pub mod shop;
 
 pub use balancer::{Balancer, Reconnects, Replica};
 pub use chain::{Chain, Plan};

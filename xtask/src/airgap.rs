@@ -37,10 +37,7 @@ pub(crate) fn make(workshop: &mut Workshop, programs: &[&'static str]) -> anyhow
     let provisioner = "github.com/rancher/local-path-provisioner";
     let version = &versions.local_path_provisioner.version;
     let provisioner = workshop.make(&go_tool("local-path-provisioner", provisioner, "", version), None)?;
-    let helm = workshop.make(
-        &go_tool("helm", "helm.sh/helm/v3", "/cmd/helm", &versions.helm.version),
-        None,
-    )?;
+    let helm = workshop.make(&helm(&versions), None)?;
 
     let engine = workshop.act("engine", Engine::find_or_start)?;
     let base = workshop.make(&debian(&versions), Some(&engine))?;
@@ -94,7 +91,8 @@ pub(crate) fn api_server(versions: &Versions) -> Step {
     }
 }
 
-fn kubernetes(versions: &Versions) -> Step {
+/// What runs on nodes, kubeadm and kubectl.
+pub(crate) fn kubernetes(versions: &Versions) -> Step {
     let commands = ["kube-scheduler", "kubelet", "kube-proxy", "kubeadm", "kubectl"];
     Step {
         name: "kubernetes".to_owned(),
@@ -107,6 +105,10 @@ fn kubernetes(versions: &Versions) -> Step {
         gibibytes: GO_GIBIBYTES,
         ..Step::default()
     }
+}
+
+pub(crate) fn helm(versions: &Versions) -> Step {
+    go_tool("helm", "helm.sh/helm/v3", "/cmd/helm", &versions.helm.version)
 }
 
 /// `package` is below the module.

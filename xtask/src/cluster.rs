@@ -7,7 +7,6 @@ mod record;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -26,6 +25,8 @@ const READY: &str = "180s";
 const READY_DEADLINE: Duration = Duration::from_mins(3);
 /// Where kind-config.yaml puts the gateway.
 pub(crate) const PORT: u16 = 8080;
+/// The gateway's, in kind-config.yaml and in examples/shop.yaml.
+pub(crate) const NODE_PORT: u16 = 30080;
 
 /// What a cluster is made of, and the programs that make it.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) nodes: Option<u8>,
     pub(crate) port: Option<u16>,
+    /// NodePorts after the gateway's that lead to free ports of 127.0.0.1.
+    pub(crate) more_node_ports: u16,
     pub(crate) mode: Mode,
 }
 
@@ -56,6 +59,7 @@ pub(crate) fn ensure(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::R
     match known {
         Some(record) if !nodes.is_empty() => {
             record.require(wanted, parts)?;
+            let record = record.with(parts);
             let stopped: Vec<&str> = nodes
                 .iter()
                 .filter(|(_, state)| state != "running")
@@ -70,16 +74,16 @@ pub(crate) fn ensure(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::R
                     )
                 })?;
             }
-            if stopped.is_empty() && is_ready(&record, parts) {
-                return Ok((record.with(parts), false));
+            if stopped.is_empty() && is_ready(&record) {
+                return Ok((record, false));
             }
-            await_ready(cache, &record, parts).with_context(|| {
+            await_ready(cache, &record).with_context(|| {
                 format!(
                     "the nodes run, but the cluster is not well; `cargo xtask down --cluster {}`, then up",
                     wanted.name
                 )
             })?;
-            Ok((record.with(parts), true))
+            Ok((record, true))
         }
         _ => {
             if !nodes.is_empty() {
@@ -153,18 +157,16 @@ pub(crate) fn forget(cache: &Cache, name: &str) -> anyhow::Result<bool> {
 
 fn create(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::Result<Record> {
     let port = wanted.port.unwrap_or(PORT);
-    if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-        bail!("port {port} of 127.0.0.1 cannot be used ({error}); end what listens there, or pass --port");
-    }
+    let node_ports = node_ports(port, wanted.more_node_ports)?;
     let nodes = wanted.nodes.unwrap_or(1);
     let folder = cache.cluster(&wanted.name);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let original = std::fs::read_to_string(workspace::path(config::FILE))
         .with_context(|| format!("cannot read {}", config::FILE))?;
     let config = folder.join("kind-config.yaml");
-    std::fs::write(&config, config::with(&original, nodes, port)?)
+    std::fs::write(&config, config::with(&original, nodes, &node_ports)?)
         .with_context(|| format!("cannot write {}", config.display()))?;
-    let record = Record::new(wanted, parts, nodes, port, folder.join("kubeconfig"));
+    let record = Record::new(wanted, parts, nodes, node_ports, folder.join("kubeconfig"));
 
     let mut command = parts.engine.command(&parts.kind);
     command
@@ -183,7 +185,7 @@ fn create(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::Result<Recor
         command.args(["--image", image]);
     }
     let created = child::run(&mut command, "cluster", &cache.log("cluster"));
-    let created = created.and_then(|()| await_ready(cache, &record, parts));
+    let created = created.and_then(|()| await_ready(cache, &record));
     if let Err(error) = created {
         // Half made, it would only be in the way.
         remove(cache, &parts.engine, &wanted.name)?;
@@ -193,22 +195,36 @@ fn create(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::Result<Recor
     Ok(record)
 }
 
-fn kubectl(record: &Record, parts: &Parts) -> Command {
-    let mut command = Command::new(&parts.kubectl);
-    command.arg("--kubeconfig").arg(&record.kubeconfig);
-    command
+/// Which port of 127.0.0.1 leads to which NodePort.
+fn node_ports(port: u16, more: u16) -> anyhow::Result<BTreeMap<u16, u16>> {
+    let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let first = match listen(port) {
+        Ok(listener) => listener,
+        Err(error) => {
+            bail!("port {port} of 127.0.0.1 cannot be used ({error}); end what listens there, or pass --port")
+        }
+    };
+    // Held together, so that no two are the same.
+    let mut listeners = vec![first];
+    for _ in 0..more {
+        listeners.push(listen(0).context("no port of 127.0.0.1 is free")?);
+    }
+    (NODE_PORT..)
+        .zip(&listeners)
+        .map(|(node_port, listener)| Ok((node_port, listener.local_addr()?.port())))
+        .collect()
 }
 
-fn is_ready(record: &Record, parts: &Parts) -> bool {
+fn is_ready(record: &Record) -> bool {
     let status = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
     let request = ["--request-timeout=5s", "get", "nodes", "--output", status];
-    let ready = child::ask(kubectl(record, parts).args(request)).unwrap_or_default();
+    let ready = child::ask(record.kubectl().args(request)).unwrap_or_default();
     let statuses: Vec<&str> = ready.split_whitespace().collect();
     statuses.len() == usize::from(record.nodes) && statuses.iter().all(|status| *status == "True")
 }
 
-fn await_ready(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<()> {
-    await_api_server(record, parts)?;
+fn await_ready(cache: &Cache, record: &Record) -> anyhow::Result<()> {
+    await_api_server(record)?;
     let timeout = format!("--timeout={READY}");
     for wait in [
         ["wait", "--for=condition=Ready", "nodes", "--all", &timeout].as_slice(),
@@ -228,7 +244,7 @@ fn await_ready(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<
         ],
     ] {
         child::run(
-            kubectl(record, parts).args(wait),
+            record.kubectl().args(wait),
             "cluster",
             &cache.log("cluster-ready"),
         )?;
@@ -237,10 +253,15 @@ fn await_ready(cache: &Cache, record: &Record, parts: &Parts) -> anyhow::Result<
 }
 
 /// A node that was started again answers after its API server has started, and kubectl does not wait for that.
-fn await_api_server(record: &Record, parts: &Parts) -> anyhow::Result<()> {
+fn await_api_server(record: &Record) -> anyhow::Result<()> {
     let mut ticker = Ticker::new("cluster");
     let deadline = Instant::now() + READY_DEADLINE;
-    while child::ask(kubectl(record, parts).args(["--request-timeout=2s", "get", "--raw=/readyz"])).is_none()
+    while child::ask(
+        record
+            .kubectl()
+            .args(["--request-timeout=2s", "get", "--raw=/readyz"]),
+    )
+    .is_none()
     {
         interrupt::check()?;
         if Instant::now() > deadline {

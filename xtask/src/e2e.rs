@@ -10,15 +10,15 @@ use crate::cluster::Record;
 use crate::down::{self, DownArgs};
 use crate::step::Workshop;
 use crate::terminal::{print, say};
-use crate::up::{self, ClusterName, UpArgs};
-use crate::{child, workspace};
+use crate::up::{self, ClusterName, For, UpArgs};
+use crate::{charts, child, workspace};
 
 const CLUSTER: &str = "servicechain-e2e";
 /// A control plane and two workers, one of which a test stops.
 const NODES: u8 = 3;
 
 /// Brings the cluster up, runs the tests that need one, and takes it down again unless it is to be kept.
-pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
+pub(crate) fn run(keep: bool, long: bool) -> anyhow::Result<()> {
     let mut workshop = Workshop::new(Cache::open()?);
     let cache = workshop.cache.clone();
     let port = match Record::read(&cache, CLUSTER) {
@@ -33,12 +33,13 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
         port: Some(port),
         airgap: false,
         online: false,
+        without_example: true,
         json: false,
     };
-    let record = up::bring_up(&mut workshop, &args, true)?;
+    let record = up::bring_up(&mut workshop, &args, For::Tests)?;
     say(workshop.finish("end-to-end cluster").0);
 
-    let outcome = test(&cache, &record);
+    let outcome = test(&cache, &record, long);
     if outcome.is_err() {
         show(&record);
     }
@@ -55,7 +56,7 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
     outcome
 }
 
-fn test(cache: &Cache, record: &Record) -> anyhow::Result<()> {
+fn test(cache: &Cache, record: &Record, long: bool) -> anyhow::Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(workspace::root())
@@ -70,6 +71,9 @@ fn test(cache: &Cache, record: &Record) -> anyhow::Result<()> {
             "operate_*",
         ])
         .env("SERVICECHAIN_CLUSTER", record.path(cache));
+    if long {
+        command.env("SERVICECHAIN_LONG", "1");
+    }
     let status = child::run_in_the_open(&mut command)?;
     if !status.success() {
         bail!("the end-to-end tests failed; what they said is above");
@@ -80,11 +84,20 @@ fn test(cache: &Cache, record: &Record) -> anyhow::Result<()> {
 /// The cluster's state, for whoever reads the log of a failure.
 fn show(record: &Record) {
     for what in [
-        ["get", "nodes,pods", "--all-namespaces", "--output=wide"],
-        ["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"],
+        ["get", "nodes,pods", "--all-namespaces", "--output=wide"].as_slice(),
+        &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"],
+        &["get", "servicechains", "--all-namespaces", "--output=yaml"],
+        &[
+            "logs",
+            "--namespace",
+            charts::NAMESPACE,
+            charts::OPERATOR,
+            "--all-pods",
+            "--prefix",
+            "--tail=200",
+        ],
     ] {
-        let mut kubectl = Command::new(&record.kubectl);
-        kubectl.arg("--kubeconfig").arg(&record.kubeconfig).args(what);
-        say(child::ask(&mut kubectl).unwrap_or_else(|| "the cluster does not answer".to_owned()));
+        say(child::ask(record.kubectl().args(what))
+            .unwrap_or_else(|| "the cluster does not answer".to_owned()));
     }
 }

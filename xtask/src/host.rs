@@ -11,10 +11,11 @@ use crate::terminal::say;
 use crate::workspace;
 
 /// What a cluster without a network needs of Debian.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "binutils",
     "ca-certificates",
     "containerd",
+    "curl",
     "debootstrap",
     "docker.io",
     "gcc",
@@ -73,7 +74,7 @@ pub(crate) fn prepare_airgap(cache: &Cache) -> anyhow::Result<bool> {
 
 /// The online path takes what is there.
 pub(crate) fn require_online_tools() -> anyhow::Result<()> {
-    let missing: Vec<&str> = ["docker", "kind", "kubectl", "helm"]
+    let missing: Vec<&str> = ["docker", "kind", "kubectl", "helm", "curl"]
         .into_iter()
         .filter(|tool| !is_on_the_path(tool))
         .collect();

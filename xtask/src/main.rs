@@ -3,11 +3,13 @@
 mod airgap;
 mod apiserver;
 mod cache;
+mod charts;
 mod child;
 mod cluster;
 mod down;
 mod e2e;
 mod engine;
+mod example;
 mod host;
 mod images;
 mod interrupt;
@@ -29,11 +31,11 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Verb {
-    /// Make a kind cluster with our images in it, from whatever this machine has.
+    /// Bring up everything: a kind cluster, our images, both charts, and a chain that answers.
     Up(up::UpArgs),
     /// Remove a cluster, and what `up` started for it.
     Down(down::DownArgs),
-    /// Show clusters, the Docker engine and the cache.
+    /// Show clusters and their chains, the Docker engine and the cache.
     Status,
     /// Build our programs' images.
     Images(images::ImagesArgs),

@@ -8,17 +8,18 @@ use crate::engine::Engine;
 use crate::step::{Step, Workshop, stamp};
 
 /// The programs that run in a cluster; package `servicechain-NAME`, image `servicechain/NAME`.
-pub(crate) const PROGRAMS: [&str; 3] = ["gateway", "item-service", "token-issuer"];
+pub(crate) const PROGRAMS: [&str; 4] = ["operator", "gateway", "item-service", "token-issuer"];
 /// Looks at a cluster from inside of it; only the end-to-end tests want it.
 pub(crate) const PROBE: &str = "probe";
 
 /// What the programs are compiled from.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "Cargo.toml",
     "Cargo.lock",
     "rust-toolchain.toml",
     "crds",
     "keys",
+    "operator",
     "services",
 ];
 const PROBE_SOURCES: [&str; 2] = ["rust-toolchain.toml", "e2e/probe"];

@@ -1,6 +1,7 @@
 //! `cargo xtask status`: what is there. Changes nothing.
 
 use crate::cache::Cache;
+use crate::child;
 use crate::cluster::Record;
 use crate::engine::Engine;
 use crate::terminal::print;
@@ -53,6 +54,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
                     "         export KUBECONFIG={}",
                     record.kubeconfig.display()
                 ));
+                for chain in chains(&record) {
+                    print(format_args!("         chain {chain}"));
+                }
                 for image in record.images.values() {
                     print(format_args!("         image {image}"));
                 }
@@ -60,4 +64,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// One line for each chain: what its printer columns say. Nothing where nobody answers.
+fn chains(record: &Record) -> Vec<String> {
+    let get = [
+        "get",
+        "servicechains",
+        "--all-namespaces",
+        "--no-headers",
+        "--request-timeout=3s",
+    ];
+    let said = child::ask(record.kubectl().args(get)).unwrap_or_default();
+    said.lines().map(str::to_owned).collect()
 }

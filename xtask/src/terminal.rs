@@ -73,13 +73,18 @@ impl Ticker {
             say(line);
         }
     }
+
+    /// Clears the line for another one.
+    pub(crate) fn interrupt(&mut self) {
+        if std::mem::take(&mut self.drawn) {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        if self.drawn {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        self.interrupt();
     }
 }
 

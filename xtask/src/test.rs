@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
                 checks::ROTATION_CASES
             }),
             Tier::Apiserver => checks::api_server(),
-            Tier::E2e => crate::e2e::run(args.keep),
+            Tier::E2e => crate::e2e::run(args.keep, args.long),
         };
         took.push((*tier, started.elapsed(), outcome));
     }

@@ -1,17 +1,20 @@
-//! `cargo xtask up`: from whatever this machine has to a running cluster with our images in it.
+//! `cargo xtask up`: from whatever this machine has to a running cluster, and a chain on it that answers.
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::cache::Cache;
 use crate::cluster::{self, Mode, Record, Wanted};
+use crate::example::{self, Example};
 use crate::program_image::{self, PROBE, PROGRAMS};
 use crate::step::{Report, Workshop};
 use crate::terminal::{print, say};
 use crate::versions::Versions;
-use crate::{airgap, host, online};
+use crate::{airgap, charts, host, online};
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) cluster: ClusterName,
@@ -27,7 +30,10 @@ pub(crate) struct UpArgs {
     /// Use published images, without asking whether a registry answers.
     #[arg(long)]
     pub(crate) online: bool,
-    /// Print what was made as one JSON object.
+    /// Stop once the operator runs; apply no chain.
+    #[arg(long)]
+    pub(crate) without_example: bool,
+    /// Print what was made as one line of JSON, the last one.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -39,54 +45,120 @@ pub(crate) struct ClusterName {
     pub(crate) name: String,
 }
 
+/// One line for programs; what `servicechain local --json` says too has the same names.
 #[derive(Serialize)]
 struct Outcome<'a> {
     #[serde(flatten)]
+    answering: Option<Answering<'a>>,
     cluster: &'a Record,
-    url: String,
     steps: Vec<Report>,
+}
+
+#[derive(Serialize)]
+struct Answering<'a> {
+    chain: &'a str,
+    namespace: &'a str,
+    gateway: &'a str,
+    issuer: Option<&'a str>,
+    token: &'a str,
+    answer: &'a Value,
 }
 
 pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
     let mut workshop = Workshop::new(Cache::open()?);
-    let record = bring_up(&mut workshop, args, false)?;
+    let record = bring_up(&mut workshop, args, For::Use)?;
+    let example = if args.without_example {
+        None
+    } else {
+        Some(example::deploy(&mut workshop, &record)?)
+    };
     let (summary, steps) = workshop.finish("servicechain up");
-    let url = format!("http://127.0.0.1:{}", record.port);
     if args.json {
-        let outcome = Outcome {
-            cluster: &record,
-            url,
-            steps,
-        };
-        print(serde_json::to_string_pretty(&outcome)?);
         say(summary);
+        let answering = example.as_ref().map(|example| Answering {
+            chain: example::CHAIN,
+            namespace: example::NAMESPACE,
+            gateway: example.gateway(),
+            issuer: example.issuer(),
+            token: &example.request.token,
+            answer: &example.request.answer,
+        });
+        print(serde_json::to_string(&Outcome {
+            answering,
+            cluster: &record,
+            steps,
+        })?);
         return Ok(());
     }
-    print(format_args!(
-        "cluster {} · {} node(s) · NodePort 30080 is {url}",
-        record.name, record.nodes
-    ));
-    print(format_args!(
-        "  export KUBECONFIG={}",
-        record.kubeconfig.display()
-    ));
-    if let Some(host) = &record.docker_host {
-        print(format_args!("  export DOCKER_HOST={host}"));
-    }
-    for image in record.images.values() {
-        print(format_args!("  image  {image}"));
-    }
+    show(&record, example.as_ref());
     print(summary);
     Ok(())
 }
 
-/// Every step to a running cluster. With the probe's image if the end-to-end tests want it.
-pub(crate) fn bring_up(workshop: &mut Workshop, args: &UpArgs, with_probe: bool) -> anyhow::Result<Record> {
+/// What was made, and lines that work as they are printed.
+fn show(record: &Record, example: Option<&Example>) {
+    print(format_args!(
+        "cluster {} · {} node(s) · NodePort 30080 is http://127.0.0.1:{}",
+        record.name, record.nodes, record.port
+    ));
+    if let Some(example) = example {
+        let (summary, gateway) = (&example.chain["status"]["summary"], example.gateway());
+        let field = |name: &str| summary[name].as_str().unwrap_or("?");
+        print(format_args!(
+            "chain {} · Ready · services {} · keys {}",
+            example::CHAIN,
+            field("services"),
+            field("keys")
+        ));
+        print(format_args!("  gateway  {gateway}"));
+        print(format_args!("  request  {}", example.request));
+    }
+    print("  try it:");
+    print(format_args!(
+        "    export KUBECONFIG={}",
+        record.kubeconfig.display()
+    ));
+    // Ours is not on the PATH; a machine's own is found by its name alone.
+    if let Some(folder) = record.kubectl.parent().filter(|folder| folder.is_absolute()) {
+        print(format_args!("    export PATH=\"$PATH:{}\"", folder.display()));
+    }
+    if let Some(host) = &record.docker_host {
+        print(format_args!("    export DOCKER_HOST={host}"));
+    }
+    if let Some(example) = example {
+        let (namespace, chain) = (example::NAMESPACE, example::CHAIN);
+        let url = format!("{}/items/1", example.gateway());
+        let bearer = r#"-H "Authorization: Bearer $TOKEN""#;
+        print(format_args!("    kubectl get chain -n {namespace}"));
+        print(format_args!(
+            "    export TOKEN=$(cargo run -q -p servicechain -- token -n {namespace} {chain})"
+        ));
+        print(format_args!(
+            r#"    curl -X PUT {bearer} -H 'Content-Type: application/json' -d '{{"name":"lamp"}}' {url}"#
+        ));
+        print(format_args!("    curl {bearer} {url}"));
+    }
+}
+
+/// Whom a cluster is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    Use,
+    /// With the probe's image, and NodePorts for several chains at once.
+    Tests,
+}
+
+/// The NodePorts that tests share, besides the gateway's own.
+const TEST_NODE_PORTS: u16 = 4;
+
+/// Every step to a running cluster with an operator.
+pub(crate) fn bring_up(workshop: &mut Workshop, args: &UpArgs, whom: For) -> anyhow::Result<Record> {
     let mode = mode(args);
     let wanted = Wanted {
         name: args.cluster.name.clone(),
         nodes: args.nodes,
         port: args.port,
+        more_node_ports: if whom == For::Tests { TEST_NODE_PORTS } else { 0 },
         mode,
     };
     let _lock = workshop.cache.lock(&format!("cluster-{}", wanted.name))?;
@@ -94,7 +166,7 @@ pub(crate) fn bring_up(workshop: &mut Workshop, args: &UpArgs, with_probe: bool)
         Mode::Airgap => airgap::make(workshop, &PROGRAMS)?,
         Mode::Online => online::make(workshop, &PROGRAMS)?,
     };
-    if with_probe {
+    if whom == For::Tests {
         let step = match mode {
             Mode::Airgap => program_image::programs(&[PROBE]),
             Mode::Online => online::programs_in_docker(&Versions::read()?, &[PROBE]),
@@ -107,6 +179,7 @@ pub(crate) fn bring_up(workshop: &mut Workshop, args: &UpArgs, with_probe: bool)
     let record = workshop.act("cluster", |cache| cluster::ensure(cache, &wanted, &parts))?;
     workshop.act("load", |cache| Ok(((), cluster::load(cache, &record, &parts)?)))?;
     record.write(&workshop.cache)?;
+    workshop.act("charts", |cache| Ok(((), charts::install(cache, &record)?)))?;
     Ok(record)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub(crate) struct Record {
     pub(crate) nodes: u8,
     /// Of 127.0.0.1: NodePort 30080.
     pub(crate) port: u16,
+    /// By NodePort, the port of 127.0.0.1 that leads to it; 30080 among them.
+    pub(crate) node_ports: BTreeMap<u16, u16>,
     pub(crate) kubeconfig: PathBuf,
     /// None: whatever `docker` talks to by itself.
     pub(crate) docker_host: Option<String>,
@@ -39,12 +42,19 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(wanted: &Wanted, parts: &Parts, nodes: u8, port: u16, kubeconfig: PathBuf) -> Self {
+    pub(super) fn new(
+        wanted: &Wanted,
+        parts: &Parts,
+        nodes: u8,
+        node_ports: BTreeMap<u16, u16>,
+        kubeconfig: PathBuf,
+    ) -> Self {
         let record = Self {
             name: wanted.name.clone(),
             mode: wanted.mode,
             nodes,
-            port,
+            port: node_ports.get(&super::NODE_PORT).copied().unwrap_or_default(),
+            node_ports,
             kubeconfig,
             docker_host: None,
             node_image: parts.node_image.clone(),
@@ -71,6 +81,13 @@ impl Record {
         let text = std::fs::read(cache.cluster(name).join(NAME)).ok()?;
         let record: Self = serde_json::from_slice(&text).ok()?;
         record.kubeconfig.is_file().then_some(record)
+    }
+
+    /// kubectl, talking to this cluster.
+    pub(crate) fn kubectl(&self) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
     }
 
     pub(crate) fn path(&self, cache: &Cache) -> PathBuf {
@@ -107,6 +124,9 @@ impl Record {
         }
         if wanted.port.is_some_and(|port| port != self.port) {
             bail!("cluster {name} is on port {}; for another one {again}", self.port);
+        }
+        if self.node_ports.len() <= usize::from(wanted.more_node_ports) {
+            bail!("cluster {name} has too few NodePorts; for more {again}");
         }
         if parts.node_image != self.node_image {
             bail!(

@@ -44,7 +44,7 @@ pub(super) fn fast(rotation_cases: usize) -> Result<()> {
 }
 
 pub(super) fn api_server() -> Result<()> {
-    let binaries = crate::apiserver::ensure_binaries()?;
+    let programs = crate::apiserver::ensure_programs()?;
     let mut tests = cargo([
         "test",
         "--locked",
@@ -53,7 +53,7 @@ pub(super) fn api_server() -> Result<()> {
         "--features",
         "apiserver",
     ]);
-    tests.env("SERVICECHAIN_BIN", binaries);
+    tests.env("SERVICECHAIN_BIN", programs);
     check("API server tests", tests)
 }
 

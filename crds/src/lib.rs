@@ -20,4 +20,5 @@ pub use mistakes::{Mistake, Mistakes};
 pub use read::{read, validated};
 pub use revocation::{Revocation, RevocationSpec};
 pub use service_chain::{ServiceChain, ServiceChainSpec};
-pub use validated::ValidatedChain;
+pub use validate::revocation::validated_revocation;
+pub use validated::{ValidatedChain, ValidatedRevocation};

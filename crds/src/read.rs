@@ -27,8 +27,8 @@ pub fn read(yaml: &str) -> Result<ValidatedChain, Mistakes> {
 ///
 /// Refused with [`Reason::NotSupportedYet`](crate::mistakes::Reason): external and static issuers, refresh tokens
 /// and the issuer's database, autoscaling, Ingress, HTTPRoute, TLS at the gateway, rate limits, images of one's own
-/// (with `command`, `args` and sidecars), the item service without a database, and databases and caches that
-/// somebody else runs.
+/// (with `command`, `args` and sidecars), the item service without a database, databases and caches that
+/// somebody else runs, pod templates, and NetworkPolicies of mode Strict.
 ///
 /// What is only about Kubernetes is validated and kept, and a local chain has no use for it: `paused`, replicas,
 /// pod settings, environment and probes, the gateway's Service, the managed stores' settings, key distribution (the
@@ -98,11 +98,14 @@ fn chain_document(yaml: &str) -> Result<Value, Mistakes> {
     Ok(chain)
 }
 
+/// With the place in front, where the parser says it at the end.
 fn not_yaml(error: &serde_saphyr::Error) -> Mistakes {
-    let place = error
-        .location()
-        .map(|place| format!("line {}, column {}: ", place.line(), place.column()));
-    let message =
+    let mut message =
         error.render_with_options(serde_saphyr::render_options! { snippets: serde_saphyr::SnippetMode::Off });
-    Mistakes::of_document(format!("{}{message}", place.unwrap_or_default()))
+    if let Some(place) = error.location() {
+        let place = format!("line {}, column {}", place.line(), place.column());
+        let words = message.strip_suffix(&format!(" at {place}")).unwrap_or(&message);
+        message = format!("{place}: {words}");
+    }
+    Mistakes::of_document(message)
 }

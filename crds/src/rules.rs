@@ -53,6 +53,15 @@ pub const ISSUERS_NEED_TOKEN: &str = "!has(self.issuers) || self.issuers.size() 
 pub const ISSUERS_NEED_TOKEN_SAYS: &str =
     "issuers need the authentication Required or Optional, since None looks at no token";
 
+pub const ISSUER_ROUTE_OPEN: &str =
+    "!has(self.issuer) || !has(self.authentication) || self.authentication == 'None'";
+pub const ISSUER_ROUTE_OPEN_SAYS: &str =
+    "authentication must be None for an issuer, since nobody has a token before the issuer gives one";
+
+pub const ISSUER_ROUTE_PREFIX: &str = "!has(self.issuer) || self.pathPrefix == '/'";
+pub const ISSUER_ROUTE_PREFIX_SAYS: &str =
+    "pathPrefix must be / for an issuer, whose paths /oauth2, /jwks.json and /.well-known are not rewritten";
+
 pub const ROUTE_TARGETS_EXIST: &str = "self.gateway.routes.all(r, \
      (!has(r.service) || self.services.exists(s, s.name == r.service)) && \
      (!has(r.issuer) || self.issuers.exists(i, i.name == r.issuer && has(i.managed))))";
@@ -87,6 +96,23 @@ pub const REPLICAS_OR_AUTOSCALING_SAYS: &str = "replicas and autoscaling must no
 
 pub const MIN_ABOVE_MAX_SAYS: &str = "minReplicas must not be above maxReplicas";
 
+pub const WHOLE_SECONDS: &str = "!self.contains('ms')";
+pub const WHOLE_SECONDS_SAYS: &str = "must be whole seconds, without ms";
+
+pub const TOKEN_LIFETIME: &str = "self.issuers.all(i, !has(i.managed) || \
+     duration(i.managed.tokenLifetime) <= duration(self.tokenPolicy.maxTokenLifetime))";
+pub const TOKEN_LIFETIME_SAYS: &str = "tokenLifetime must not be longer than spec.tokenPolicy.maxTokenLifetime, or every token would be refused";
+
+pub const AUDIENCES_NARROW: &str = "self.issuers.all(i, !has(i.audiences) || i.audiences.all(a, a in self.audiences)) && \
+     self.services.all(s, !has(s.audiences) || s.audiences.all(a, a in self.audiences))";
+pub const AUDIENCES_NARROW_SAYS: &str = "audiences must be some of spec.audiences, which they narrow";
+
+pub const CLIENT_AUDIENCES_NARROW: &str = "self.issuers.all(i, !has(i.managed) || i.managed.clients.all(c, \
+     !has(c.audiences) || c.audiences.all(a, \
+     a in (has(i.audiences) && i.audiences.size() > 0 ? i.audiences : self.audiences))))";
+pub const CLIENT_AUDIENCES_NARROW_SAYS: &str =
+    "audiences of a client must be some of its issuer's, which they narrow";
+
 pub const ROTATION_PERIOD: &str =
     "duration(self.rotationPeriod) >= duration(self.tokenLifetime) + duration(self.tokenLifetime)";
 pub const ROTATION_PERIOD_SAYS: &str = "rotationPeriod must be at least twice tokenLifetime";
@@ -109,10 +135,52 @@ pub const SIZE_GROWS_SAYS: &str = "size cannot become smaller, since volumes onl
 
 pub const CLASS_KEPT_SAYS: &str = "className cannot be changed, since a volume stays in its class";
 
-pub const SERVICE_NAME: &str =
-    "!self.matches('^(gateway|issuer|postgres|redis|keys)$|^issuer-|-(postgres|redis)$')";
-pub const SERVICE_NAME_SAYS: &str =
-    "gateway, issuer, postgres, redis, keys, issuer-*, *-postgres and *-redis are reserved";
+pub const STORAGE_SIZE: &str =
+    "!quantity(self).isLessThan(quantity('1Mi')) && !quantity(self).isGreaterThan(quantity('1024Ti'))";
+pub const STORAGE_SIZE_SAYS: &str = "size must be between 1Mi and 1024Ti";
+
+/// Objects of a chain are named `<chain>-<component>`, its other objects `<chain>-<component>-<what>`,
+/// `<chain>-keys`, `<chain>-accepted` and `<chain>-client-<issuer>-<client>`.
+pub const SERVICE_NAME: &str = "!self.matches('^(gateway|issuer|client|postgres|redis|keys|accepted)$|\
+     ^(issuer|client)-|-(postgres|redis)$')";
+pub const SERVICE_NAME_SAYS: &str = "gateway, issuer, client, postgres, redis, keys, accepted, issuer-*, client-*, *-postgres and *-redis are \
+     reserved, since other objects of the chain are called so";
+
+/// Variables that the operator sets in a service's container.
+pub(crate) const VARIABLES: [&str; 26] = [
+    "ACCESS_LOG",
+    "ACK_KEY_FILE",
+    "ADMIN_PORT",
+    "BUNDLE_FILE",
+    "CHAIN_UID",
+    "DATABASE_URL",
+    "DRAIN_DELAY",
+    "DRAIN_GRACE",
+    "KEYS_PORT",
+    "LISTEN_ADDRESS",
+    "LOG_FORMAT",
+    "LOG_LEVEL",
+    "MAX_STALENESS",
+    "NEXT_HOP_URL",
+    "OPERATOR_URL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "POD_UID",
+    "PORT",
+    "REDIS_URL",
+    "SERVICE_CONFIG",
+    "STARTUP_WAIT",
+    "STATE_DIR",
+    "TRACE_SAMPLING_PERCENT",
+    "TRUST_ANCHORS",
+    "UNCONFIRMED_START",
+    "WORKLOAD",
+];
+pub const VARIABLES_SAYS: &str =
+    "env must not name a variable that the operator sets, such as PORT, DATABASE_URL or LOG_LEVEL";
+
+pub const TRUSTED_PROXIES: &str = "!has(self.trustedProxies) || self.trustedProxies.all(r, isCIDR(r))";
+pub const TRUSTED_PROXIES_SAYS: &str =
+    "trustedProxies must be address ranges, as in \"10.0.0.0/8\" or \"fd00::/8\"";
 
 pub const NODE_PORT: &str = "!has(self.nodePort) || self.type != 'ClusterIP'";
 pub const NODE_PORT_SAYS: &str = "nodePort may be given only with the types NodePort and LoadBalancer";
@@ -153,6 +221,18 @@ pub fn between(least: &str, most: &str) -> Value {
         "rule": format!("duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"),
         "message": between_says(least, most),
     }])
+}
+
+/// The rules that a duration lies between two others and is one of whole seconds.
+#[must_use]
+pub fn whole_seconds_between(least: &str, most: &str) -> Value {
+    json!([between(least, most)[0], {"rule": WHOLE_SECONDS, "message": WHOLE_SECONDS_SAYS}])
+}
+
+/// The rule that no variable of the operator is given.
+#[must_use]
+pub fn variables() -> String {
+    format!("!has(self.env) || self.env.all(e, !(e.name in {VARIABLES:?}))")
 }
 
 fn between_says(least: &str, most: &str) -> String {
@@ -222,8 +302,10 @@ pub(crate) fn label_says(text: &str, most: u64, index: usize) -> String {
 
 /// Whether a service must not be called so, since an object of another component is; [`SERVICE_NAME`].
 pub(crate) fn is_reserved(name: &str) -> bool {
-    ["gateway", "issuer", "postgres", "redis", "keys"].contains(&name)
-        || name.starts_with("issuer-")
-        || name.ends_with("-postgres")
-        || name.ends_with("-redis")
+    [
+        "gateway", "issuer", "client", "postgres", "redis", "keys", "accepted",
+    ]
+    .contains(&name)
+        || ["issuer-", "client-"].iter().any(|start| name.starts_with(start))
+        || ["-postgres", "-redis"].iter().any(|end| name.ends_with(end))
 }

@@ -8,6 +8,12 @@ use serde_json::{Map, Value, json};
 
 use crate::{Revocation, ServiceChain};
 
+/// Number of this schema, which both CRDs carry as an annotation. It grows with every field, so that an operator
+/// never writes to a cluster whose CRDs would silently drop what it writes.
+pub const SCHEMA: u32 = 1;
+/// The annotation of the CRDs that holds [`SCHEMA`].
+pub const SCHEMA_ANNOTATION: &str = "servicechain.dev/schema";
+
 /// What an embedded Kubernetes type may hold where it does not say so itself.
 const MOST_CHARACTERS: u64 = 4096;
 const MOST_ITEMS: u64 = 64;
@@ -30,25 +36,8 @@ const OF_KUBERNETES: [&str; 12] = [
 
 static SERVICE_CHAIN: LazyLock<Value> = LazyLock::new(definition::<ServiceChain>);
 static REVOCATION: LazyLock<Value> = LazyLock::new(definition::<Revocation>);
-static SERVICE_CHAIN_DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    let mut schema = SERVICE_CHAIN["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
-    schema["required"] = json!(["metadata", "spec"]);
-    let strings = json!({"type": "object", "additionalProperties": {"type": "string"}});
-    schema["properties"]["apiVersion"] = json!({"type": "string"});
-    schema["properties"]["kind"] = json!({"type": "string"});
-    schema["properties"]["metadata"] = json!({
-        "type": "object",
-        "description": "Name and namespace of the chain.",
-        "x-kubernetes-preserve-unknown-fields": true,
-        "properties": {
-            "name": {"type": "string"},
-            "namespace": {"type": "string"},
-            "labels": strings,
-            "annotations": strings,
-        },
-    });
-    schema
-});
+static SERVICE_CHAIN_DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&SERVICE_CHAIN));
+static REVOCATION_DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&REVOCATION));
 
 /// The CRD of `ServiceChain`, as JSON.
 #[must_use]
@@ -67,11 +56,37 @@ pub(crate) fn service_chain_document() -> &'static Value {
     &SERVICE_CHAIN_DOCUMENT
 }
 
+/// The OpenAPI schema of a whole `Revocation` document.
+pub(crate) fn revocation_document() -> &'static Value {
+    &REVOCATION_DOCUMENT
+}
+
+fn document(crd: &Value) -> Value {
+    let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    schema["required"] = json!(["metadata", "spec"]);
+    let strings = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    schema["properties"]["apiVersion"] = json!({"type": "string"});
+    schema["properties"]["kind"] = json!({"type": "string"});
+    schema["properties"]["metadata"] = json!({
+        "type": "object",
+        "description": "Name and namespace of the object.",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "name": {"type": "string"},
+            "namespace": {"type": "string"},
+            "labels": strings,
+            "annotations": strings,
+        },
+    });
+    schema
+}
+
 fn definition<K: CustomResourceExt + Resource<DynamicType = ()>>() -> Value {
     let mut crd = serde_json::to_value(K::crd()).unwrap_or_default();
     if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
         tidy(schema, false, false);
     }
+    crd["metadata"]["annotations"] = json!({SCHEMA_ANNOTATION: SCHEMA.to_string()});
     crd
 }
 

@@ -49,6 +49,9 @@ use status::ServiceChainStatus;
     (rules::NAMES_DIFFER, rules::NAMES_DIFFER_SAYS),
     (rules::NEXT_EXISTS, rules::NEXT_EXISTS_SAYS),
     (rules::ISSUER_NAMES_EXIST, rules::ISSUER_NAMES_EXIST_SAYS),
+    (rules::TOKEN_LIFETIME, rules::TOKEN_LIFETIME_SAYS),
+    (rules::AUDIENCES_NARROW, rules::AUDIENCES_NARROW_SAYS),
+    (rules::CLIENT_AUDIENCES_NARROW, rules::CLIENT_AUDIENCES_NARROW_SAYS),
 ])))]
 pub struct ServiceChainSpec {
     /// Stops the operator from changing any object of this chain. Status, key rotation and revocations go
@@ -102,14 +105,14 @@ pub struct ServiceChainSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct TokenPolicySpec {
     /// How far clocks may differ when `exp`, `nbf` and `iat` are judged. 0s to 5m, default 30s.
-    #[schemars(extend("x-kubernetes-validations" = rules::between("0s", "5m")))]
+    #[schemars(extend("x-kubernetes-validations" = rules::whole_seconds_between("0s", "5m")))]
     pub clock_skew: GatewayDuration,
     /// Longest token accepted, in bytes. 1024 to 65536, default 8192.
     #[schemars(range(min = 1024, max = 65536))]
     pub max_token_bytes: i32,
     /// A token that lives longer (`exp` minus `iat`) is refused. It bounds how long retired keys and
     /// revocations must be kept. 1m to 720h, default 24h.
-    #[schemars(extend("x-kubernetes-validations" = rules::between("1m", "720h")))]
+    #[schemars(extend("x-kubernetes-validations" = rules::whole_seconds_between("1m", "720h")))]
     pub max_token_lifetime: GatewayDuration,
     /// The gateway refuses a token with less time left than this. 0s to 1h, default 0s.
     #[schemars(extend("x-kubernetes-validations" = rules::between("0s", "1h")))]

@@ -8,13 +8,17 @@ use crate::{
     duration::GatewayDuration,
     mistakes::Mistakes,
     rules,
-    service_chain::{KeyDistributionSpec, ServiceChain, TokenPolicySpec},
+    service_chain::{
+        KeyDistributionSpec, ServiceChain, TokenPolicySpec, gateway::AutoscalingSpec,
+        operations::NetworkPolicyMode,
+    },
     validated::{KeyDistribution, NetworkPolicy, Rollout, TokenPolicy, ValidatedChain},
 };
 
 mod gateway;
 mod issuers;
 mod pod;
+pub(crate) mod revocation;
 mod services;
 mod stores;
 
@@ -48,6 +52,14 @@ pub(crate) fn chain(chain: &ServiceChain) -> (ValidatedChain, Mistakes) {
         &spec.token_policy.max_token_lifetime,
         "spec.tokenPolicy.maxTokenLifetime",
     );
+    judge.refuse_template(&spec.pod_defaults, "spec.podDefaults");
+    if spec.network_policy.mode == NetworkPolicyMode::Strict {
+        judge.mistakes.add_unsupported(
+            "spec.networkPolicy.mode",
+            "the mode Strict, which denies what leaves a hop,",
+            "use Ingress, and a policy of your own for the rest",
+        );
+    }
     let validated = ValidatedChain {
         name: judge.name.clone(),
         namespace: judge.namespace.clone(),
@@ -118,9 +130,11 @@ impl<'a> Judge<'a> {
 
     /// Refuses fractions where bundles and tokens count whole seconds.
     fn whole_seconds(&mut self, duration: &GatewayDuration, path: &str) {
-        if parsed(duration).subsec_nanos() > 0 {
-            self.mistakes
-                .add(path, format!("{} must be whole seconds", duration.as_str()));
+        if duration.as_str().contains("ms") {
+            self.mistakes.add(
+                path,
+                format!("{} {}", duration.as_str(), rules::WHOLE_SECONDS_SAYS),
+            );
         }
     }
 
@@ -146,18 +160,18 @@ impl<'a> Judge<'a> {
     }
 
     /// Refuses what a narrowing list adds, and resolves an empty one to the whole.
-    fn narrowed(&mut self, path: &str, narrow: &[String], whole: &[String], of: &str) -> Vec<String> {
+    fn narrowed(&mut self, path: &str, narrow: &[String], whole: &[String], says: &str) -> Vec<String> {
         for (index, audience) in narrow.iter().enumerate() {
             if !whole.contains(audience) {
                 let meant = did_you_mean(audience, whole.iter().map(String::as_str));
                 let hint = if meant.is_empty() {
-                    format!("; {of} has {}", whole.join(", "))
+                    format!("; there are {}", whole.join(", "))
                 } else {
                     meant
                 };
                 self.mistakes.add(
                     format!("{path}[{index}]"),
-                    format!("{audience:?} is not in {of}, which this list narrows{hint}"),
+                    format!("{audience:?} is not one: {says}{hint}"),
                 );
             }
         }
@@ -169,13 +183,17 @@ impl<'a> Judge<'a> {
     }
 
     /// The number of pods of a component that may be scaled automatically instead.
-    fn replicas(&mut self, path: &str, replicas: Option<i32>, is_autoscaled: bool) -> u32 {
-        if is_autoscaled {
+    fn replicas(&mut self, path: &str, replicas: Option<i32>, autoscaling: Option<&AutoscalingSpec>) -> u32 {
+        if let Some(autoscaling) = autoscaling {
+            let path_of_autoscaling = format!("{path}.autoscaling");
             if replicas.is_some() {
                 self.mistakes.add(path, rules::REPLICAS_OR_AUTOSCALING_SAYS);
             }
+            if autoscaling.min_replicas > autoscaling.max_replicas {
+                self.mistakes.add(&path_of_autoscaling, rules::MIN_ABOVE_MAX_SAYS);
+            }
             self.mistakes.add_unsupported(
-                format!("{path}.autoscaling"),
+                path_of_autoscaling,
                 "autoscaling",
                 "give replicas a number instead",
             );

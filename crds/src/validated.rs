@@ -4,9 +4,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
-use k8s_openapi::api::{
-    core::v1::{EnvFromSource, EnvVar},
-    networking::v1::{NetworkPolicyEgressRule, NetworkPolicyPeer},
+use k8s_openapi::{
+    api::{
+        core::v1::{EnvFromSource, EnvVar},
+        networking::v1::{NetworkPolicyEgressRule, NetworkPolicyPeer},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
 };
 
 use crate::service_chain::{
@@ -207,6 +210,35 @@ pub struct NetworkPolicy {
 pub struct Rollout {
     pub order: RolloutOrder,
     pub progress_deadline: Duration,
+}
+
+/// A revocation that is about one thing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedRevocation {
+    pub chain: String,
+    /// Name of the issuer whose tokens it is about.
+    pub issuer: String,
+    pub revoked: Revoked,
+    /// `None`: as long as a token may live, and the clocks' difference.
+    pub expires_after: Option<Duration>,
+}
+
+/// Whose tokens are refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// Those that the key with this `kid` signed.
+    Key(String),
+    /// Those about a subject that were issued before a time; `None`: before the revocation was created.
+    Subject {
+        subject: String,
+        issued_before: Option<Time>,
+    },
+    /// Those of a session (`sid`).
+    Session(String),
+    /// The one with this `jti`.
+    Token(String),
+    /// All that the issuer issued before a time.
+    Everything { issued_before: Time },
 }
 
 impl ValidatedChain {

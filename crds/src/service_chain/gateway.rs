@@ -11,7 +11,10 @@ use crate::{duration::GatewayDuration, quantity::Quantity, rules};
 /// The entrance of the chain.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::REPLICAS_OR_AUTOSCALING, rules::REPLICAS_OR_AUTOSCALING_SAYS)])))]
+#[schemars(extend("x-kubernetes-validations" = rules::rules(&[
+    (rules::REPLICAS_OR_AUTOSCALING, rules::REPLICAS_OR_AUTOSCALING_SAYS),
+    (rules::TRUSTED_PROXIES, rules::TRUSTED_PROXIES_SAYS),
+])))]
 pub struct GatewaySpec {
     /// Number of gateway pods. 1 to 100; default 2, unless `autoscaling` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,6 +203,8 @@ pub struct LimitsSpec {
     (rules::ONE_ROUTE_TARGET, rules::ONE_ROUTE_TARGET_SAYS),
     (rules::SCOPES_NEED_TOKEN, rules::SCOPES_NEED_TOKEN_SAYS),
     (rules::ISSUERS_NEED_TOKEN, rules::ISSUERS_NEED_TOKEN_SAYS),
+    (rules::ISSUER_ROUTE_OPEN, rules::ISSUER_ROUTE_OPEN_SAYS),
+    (rules::ISSUER_ROUTE_PREFIX, rules::ISSUER_ROUTE_PREFIX_SAYS),
 ])))]
 pub struct RouteSpec {
     /// Name of the route: a DNS label of at most 63 characters.

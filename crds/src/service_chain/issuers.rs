@@ -61,7 +61,7 @@ pub struct ManagedIssuerSpec {
     /// Algorithm of its keys. Another one is taken up by a rotation. Default ES256.
     pub algorithm: SigningAlgorithm,
     /// How long an access token lives. 1m to 24h, default 15m.
-    #[schemars(extend("x-kubernetes-validations" = rules::between("1m", "24h")))]
+    #[schemars(extend("x-kubernetes-validations" = rules::whole_seconds_between("1m", "24h")))]
     pub token_lifetime: GatewayDuration,
     /// How long a refresh token lives. 1m to 8760h, default 720h.
     #[schemars(extend("x-kubernetes-validations" = rules::between("1m", "8760h")))]

@@ -14,10 +14,14 @@ use crate::{duration::GatewayDuration, rules};
 /// A hop of the chain: it verifies the token by itself, reads its own stores and calls the next hop.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::REPLICAS_OR_AUTOSCALING, rules::REPLICAS_OR_AUTOSCALING_SAYS)])))]
+#[schemars(extend("x-kubernetes-validations" = rules::rules(&[
+    (rules::REPLICAS_OR_AUTOSCALING, rules::REPLICAS_OR_AUTOSCALING_SAYS),
+    (&rules::variables(), rules::VARIABLES_SAYS),
+])))]
 pub struct ServiceSpec {
-    /// Name of the service: a DNS label of at most 15 characters; not gateway, issuer, postgres or redis, nor
-    /// a name that an object of another component could get.
+    /// Name of the service: a DNS label of at most 15 characters. Names that other objects of the chain get
+    /// are reserved: gateway, issuer, client, postgres, redis, keys, accepted, and all that start with
+    /// `issuer-` or `client-` or end with `-postgres` or `-redis`.
     #[schemars(length(min = 1, max = 15), regex(pattern = rules::DNS_LABEL))]
     #[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::SERVICE_NAME, rules::SERVICE_NAME_SAYS)])))]
     pub name: String,

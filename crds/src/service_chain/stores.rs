@@ -49,8 +49,11 @@ pub struct ManagedDatabaseSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StorageSpec {
-    /// Its size, a quantity of bytes. It only grows. Default 1Gi.
-    #[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::SIZE_GROWS, rules::SIZE_GROWS_SAYS)])))]
+    /// Its size, a quantity of bytes. It only grows. 1Mi to 1024Ti, default 1Gi.
+    #[schemars(extend("x-kubernetes-validations" = rules::rules(&[
+        (rules::STORAGE_SIZE, rules::STORAGE_SIZE_SAYS),
+        (rules::SIZE_GROWS, rules::SIZE_GROWS_SAYS),
+    ])))]
     pub size: Quantity,
     /// Its StorageClass. Cannot be changed. Default: empty, the cluster's own.
     #[schemars(length(max = 253))]

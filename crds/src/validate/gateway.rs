@@ -20,7 +20,7 @@ impl Judge<'_> {
                 .add("spec.gateway.service.nodePort", rules::NODE_PORT_SAYS);
         }
         Gateway {
-            replicas: self.replicas("spec.gateway", spec.replicas, spec.autoscaling.is_some()),
+            replicas: self.replicas("spec.gateway", spec.replicas, spec.autoscaling.as_ref()),
             service: spec.service.clone(),
             trusted_proxies: self.trusted_proxies(&spec.trusted_proxies),
             request_bytes: self.bytes(
@@ -72,7 +72,7 @@ impl Judge<'_> {
                 Ok(net) => nets.push(net),
                 Err(_) => self.mistakes.add(
                     format!("spec.gateway.trustedProxies[{index}]"),
-                    format!("{range:?} must be an address range, as in \"10.0.0.0/8\" or \"fd00::/8\""),
+                    format!("{range:?} is none: {}", rules::TRUSTED_PROXIES_SAYS),
                 ),
             }
         }
@@ -131,10 +131,8 @@ impl Judge<'_> {
         taken: &mut BTreeMap<(&'b str, &'b str), &'b str>,
     ) {
         if spec.issuer.is_some() && spec.path_prefix != "/" {
-            self.mistakes.add(
-                format!("{path}.pathPrefix"),
-                "must be / for an issuer, whose paths /oauth2, /jwks.json and /.well-known are not rewritten",
-            );
+            self.mistakes
+                .add(format!("{path}.pathPrefix"), rules::ISSUER_ROUTE_PREFIX_SAYS);
         }
         let hosts: Vec<&str> = if spec.hosts.is_empty() {
             vec!["*"]
@@ -203,10 +201,8 @@ impl Judge<'_> {
             (RouteTarget::Service(_), mode) => mode.unwrap_or_default(),
             (RouteTarget::Issuer(_), None | Some(AuthenticationMode::None)) => AuthenticationMode::None,
             (RouteTarget::Issuer(_), Some(mode)) => {
-                self.mistakes.add(
-                    format!("{path}.authentication"),
-                    "must be None for an issuer, since nobody has a token before the issuer gives one",
-                );
+                self.mistakes
+                    .add(format!("{path}.authentication"), rules::ISSUER_ROUTE_OPEN_SAYS);
                 mode
             }
         }

@@ -1,6 +1,6 @@
 //! The rules of `spec.issuers`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Judge, parsed};
 use crate::{
@@ -41,7 +41,7 @@ impl Judge<'_> {
                 &format!("{path}.audiences"),
                 &spec.audiences,
                 &self.chain.spec.audiences,
-                "spec.audiences",
+                rules::AUDIENCES_NARROW_SAYS,
             );
             self.refuse_foreign(spec, &path);
             if let Some(managed) = &spec.managed {
@@ -55,7 +55,32 @@ impl Judge<'_> {
                 });
             }
         }
+        self.refuse_shared_secrets(&issuers);
         issuers
+    }
+
+    /// Issuer `a-b` with client `c` and issuer `a` with client `b-c` would share one Secret.
+    fn refuse_shared_secrets(&mut self, issuers: &[Issuer]) {
+        let mut owners = BTreeMap::new();
+        for issuer in issuers {
+            let IssuerKind::Managed(managed) = &issuer.kind;
+            for client in managed.clients.iter().filter(|client| !client.secret_is_given) {
+                let name = (issuer.name.as_str(), client.id.as_str());
+                let Some((other_issuer, other)) = owners.insert(client.secret_name.as_str(), name) else {
+                    continue;
+                };
+                if other_issuer != issuer.name {
+                    self.mistakes.add(
+                        "spec.issuers",
+                        format!(
+                            "client {:?} of issuer {:?} and client {other:?} of issuer {other_issuer:?} would share the \
+                             Secret {:?}; give one of them a secretRef, or another name",
+                            client.id, issuer.name, client.secret_name
+                        ),
+                    );
+                }
+            }
+        }
     }
 
     fn url_of(&self, spec: &IssuerSpec) -> String {
@@ -146,8 +171,8 @@ impl Judge<'_> {
             self.mistakes.add(
                 format!("{path}.tokenLifetime"),
                 format!(
-                    "{} is longer than spec.tokenPolicy.maxTokenLifetime ({}), so that every token would be refused; \
-                     shorten one or lengthen the other",
+                    "{}: {} is longer than {}; shorten one or lengthen the other",
+                    rules::TOKEN_LIFETIME_SAYS,
                     spec.token_lifetime.as_str(),
                     policy.as_str()
                 ),
@@ -178,7 +203,7 @@ impl Judge<'_> {
                 &format!("{path}.audiences"),
                 &spec.audiences,
                 audiences,
-                "what its issuer",
+                rules::CLIENT_AUDIENCES_NARROW_SAYS,
             ),
         }
     }

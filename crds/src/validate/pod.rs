@@ -13,6 +13,7 @@ const DRAIN_DELAY: &str = "5s";
 impl Judge<'_> {
     /// `own` over `spec.podDefaults`, with how the pod ends resolved.
     pub(super) fn pod(&mut self, own: &PodSettings, path: &str) -> PodSettings {
+        self.refuse_template(own, path);
         let pod = merged(&self.chain.spec.pod_defaults, own);
         let grace = pod.termination_grace_period_seconds.unwrap_or_default();
         let drain = pod.drain_delay.as_ref().map(parsed).unwrap_or_default();
@@ -23,6 +24,16 @@ impl Judge<'_> {
             );
         }
         pod
+    }
+
+    pub(super) fn refuse_template(&mut self, settings: &PodSettings, path: &str) {
+        if settings.template.is_some() {
+            self.mistakes.add_unsupported(
+                format!("{path}.template"),
+                "a pod template of your own",
+                "use the other settings of the pod",
+            );
+        }
     }
 }
 

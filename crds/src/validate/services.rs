@@ -10,15 +10,6 @@ use crate::{
     validated::Service,
 };
 
-/// Variables that the operator sets by itself.
-const CONTRACT: [&str; 5] = [
-    "PORT",
-    "DATABASE_URL",
-    "REDIS_URL",
-    "NEXT_HOP_URL",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
-
 impl Judge<'_> {
     pub(super) fn services(&mut self) -> Vec<Service> {
         let specs = &self.chain.spec.services;
@@ -54,7 +45,7 @@ impl Judge<'_> {
                 &format!("{path}.audiences"),
                 &spec.audiences,
                 &self.chain.spec.audiences,
-                "spec.audiences",
+                rules::AUDIENCES_NARROW_SAYS,
             );
         }
         self.environment(spec, path);
@@ -73,7 +64,7 @@ impl Judge<'_> {
         Service {
             name: spec.name.clone(),
             next: self.next(spec, following, path),
-            replicas: self.replicas(path, spec.replicas, spec.autoscaling.is_some()),
+            replicas: self.replicas(path, spec.replicas, spec.autoscaling.as_ref()),
             port: u16::try_from(spec.port).unwrap_or_default(),
             audiences: spec.audiences.clone(),
             issuers: spec.issuers.clone(),
@@ -115,10 +106,10 @@ impl Judge<'_> {
 
     fn environment(&mut self, spec: &ServiceSpec, path: &str) {
         for (index, variable) in spec.env.iter().enumerate() {
-            if CONTRACT.contains(&variable.name.as_str()) {
+            if rules::VARIABLES.contains(&variable.name.as_str()) {
                 self.mistakes.add(
                     format!("{path}.env[{index}].name"),
-                    format!("{:?} is set by the operator; take another name", variable.name),
+                    format!("{:?} is taken: {}", variable.name, rules::VARIABLES_SAYS),
                 );
             }
         }

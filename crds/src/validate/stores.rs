@@ -41,7 +41,7 @@ impl Judge<'_> {
                 &managed.storage.size,
                 1 << 20..=1 << 50,
                 &format!("{path}.managed.storage.size"),
-                "size must be between 1Mi and 1024Ti",
+                rules::STORAGE_SIZE_SAYS,
             ),
             storage_class: Some(managed.storage.class_name.clone()).filter(|class| !class.is_empty()),
             deletion_policy: managed.deletion_policy,

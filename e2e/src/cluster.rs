@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -127,6 +127,30 @@ impl Cluster {
             .args(["delete", "namespace", name, "--wait=false"])
             .env("KUBECONFIG", &self.kubeconfig)
             .output();
+    }
+
+    /// Ends a pod's container at once, as a crash would, without Kubernetes knowing of it beforehand.
+    pub async fn kill_container(&self, pod: &Pod, container: &str) -> anyhow::Result<()> {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = node.context("the pod has no node")?;
+        let statuses = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.container_statuses.as_deref());
+        let id = statuses
+            .unwrap_or_default()
+            .iter()
+            .find(|status| status.name == container)
+            .and_then(|status| status.container_id.as_deref()?.strip_prefix("containerd://"))
+            .with_context(|| format!("the pod runs no container {container}"))?;
+        let kill = ["tasks", "kill", "--signal", "SIGKILL", id];
+        self.docker(
+            ["exec", node, "ctr", "--namespace", "k8s.io"]
+                .into_iter()
+                .chain(kill),
+        )
+        .await?;
+        Ok(())
     }
 
     /// Removes a container and its volumes, without waiting for anything but that.

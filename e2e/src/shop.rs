@@ -20,6 +20,8 @@ pub const NAME: &str = "shop";
 const EXAMPLE: &str = include_str!("../../examples/shop.yaml");
 /// Up to sixteen pods on two cores that others use too.
 pub const READY_WITHIN: Duration = Duration::from_mins(6);
+/// Of a namespace: which test process made it.
+const PROCESS_LABEL: &str = "servicechain.dev/test-process";
 /// Other tests of this process have to give one back.
 const NODE_PORT_WITHIN: Duration = Duration::from_mins(15);
 
@@ -39,7 +41,12 @@ impl Shop {
     pub async fn prepare() -> anyhow::Result<Self> {
         let cluster = Cluster::from_environment()?;
         let client = cluster.client().await?;
-        let namespace = restricted_namespace(&client).await?;
+        let process = std::process::id().to_string();
+        // What an earlier test process could not remove, since it shared it to its end or failed.
+        let left = format!("{PROCESS_LABEL},{PROCESS_LABEL}!={process}");
+        let remove = ["delete", "namespace", "--wait=false", "--selector", &left];
+        cluster.kubectl(remove).await?;
+        let namespace = restricted_namespace(&client, &process).await?;
         let node_port = NodePort::take(&cluster, &client).await?;
         let port = cluster.node_ports[&node_port.0];
         Ok(Self {
@@ -149,6 +156,31 @@ impl Shop {
             .collect())
     }
 
+    /// Waits until a container of the pod has started again and the pod is Ready.
+    pub async fn await_restart(&self, pod: &Pod) -> anyhow::Result<()> {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        await_seen(
+            &format!("pod {name} to be ready again"),
+            READY_WITHIN,
+            async || {
+                let seen = self
+                    .api::<Pod>()
+                    .get(name)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if restarts(&seen) > restarts(pod) && is_ready(&seen) {
+                    return Ok(());
+                }
+                Err(format!(
+                    "{} restarts, ready: {}",
+                    restarts(&seen),
+                    is_ready(&seen)
+                ))
+            },
+        )
+        .await
+    }
+
     /// A token of the example's client, through the gateway (RFC 6749, section 4.4).
     pub async fn token(&self) -> anyhow::Result<String> {
         let secret = self.api::<Secret>().get("shop-client-platform-demo").await?;
@@ -207,6 +239,25 @@ impl Drop for Shop {
     }
 }
 
+/// Leaves only the first service, with one pod of each kind: quickly there, and enough where nothing else matters.
+pub fn smallest(chain: &mut Value) {
+    let spec = &mut chain["spec"];
+    if let Some(services) = spec["services"].as_array_mut() {
+        services.truncate(1);
+    }
+    single(chain);
+}
+
+/// One pod of each kind.
+pub fn single(chain: &mut Value) {
+    let spec = &mut chain["spec"];
+    spec["gateway"]["replicas"] = json!(1);
+    spec["issuers"][0]["managed"]["replicas"] = json!(1);
+    for service in spec["services"].as_array_mut().into_iter().flatten() {
+        service["replicas"] = json!(1);
+    }
+}
+
 /// A condition that is said of the newest spec.
 #[must_use]
 pub fn condition<'a>(chain: &'a Value, name: &str) -> Option<&'a Value> {
@@ -214,6 +265,30 @@ pub fn condition<'a>(chain: &'a Value, name: &str) -> Option<&'a Value> {
     conditions.iter().find(|condition| {
         condition["type"] == name && condition["observedGeneration"] == chain["metadata"]["generation"]
     })
+}
+
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    conditions
+        .unwrap_or_default()
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_deref());
+    statuses
+        .unwrap_or_default()
+        .iter()
+        .map(|status| status.restart_count)
+        .sum()
 }
 
 /// All that is said of a chain, for the message of a failure.
@@ -239,11 +314,11 @@ fn conditions(chain: &Value) -> String {
     )
 }
 
-async fn restricted_namespace(client: &Client) -> anyhow::Result<String> {
+async fn restricted_namespace(client: &Client, process: &str) -> anyhow::Result<String> {
     let namespace: Namespace = serde_json::from_value(json!({
         "metadata": {
             "generateName": "shop-",
-            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted", PROCESS_LABEL: process},
         },
     }))?;
     let created = Api::all(client.clone())

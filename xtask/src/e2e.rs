@@ -57,14 +57,23 @@ pub(crate) fn run(keep: bool, long: bool) -> anyhow::Result<()> {
 }
 
 fn test(cache: &Cache, record: &Record, long: bool) -> anyhow::Result<()> {
-    let mut command = Command::new(env!("CARGO"));
+    let cargo = |verb: &str| {
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .current_dir(workspace::root())
+            .args([verb, "--locked", "--package"]);
+        command
+    };
+    // The tests find it beside themselves.
+    let built = child::run_in_the_open(cargo("build").args(["servicechain", "--bin", "servicechain"]))?;
+    if !built.success() {
+        bail!("the command line does not build; what the compiler said is above");
+    }
+    let mut command = cargo("test");
     command
-        .current_dir(workspace::root())
         .args([
-            "test",
-            "--locked",
-            "--package",
             "servicechain-e2e",
+            "--no-fail-fast",
             "--features",
             "kind",
             "--test",

@@ -3,7 +3,7 @@
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::request::Parts;
-use servicechain_auth::rejected::{Forbidden, RequestFault, TokenFault};
+use servicechain_auth::rejected::RequestFault;
 use servicechain_auth::{Caller, Judged, Rejected, Verifier};
 use servicechain_keys::NumericDate;
 use servicechain_runtime::deadline::Deadline;
@@ -35,7 +35,7 @@ pub(crate) async fn admit(
         Ok(None) => return Err(Rejected::NoToken.into()),
         Err(rejected) => return Err(rejected.into()),
     };
-    check_route(route, &caller)?;
+    route.check(&caller)?;
     if !head.method.is_safe() {
         check_lifetime(&caller, deadline, verifier.now())?;
     }
@@ -78,19 +78,6 @@ fn keep_foreign_credentials(headers: &mut HeaderMap) -> Result<(), Rejected> {
             Ok(())
         }
         (None, None) => Ok(()),
-    }
-}
-
-fn check_route(route: &Route, caller: &Caller) -> Result<(), Rejected> {
-    if !route.issuers.is_empty() && !route.issuers.iter().any(|issuer| issuer == caller.issuer_name()) {
-        return Err(TokenFault::IssuerNotAccepted.into());
-    }
-    if route.scopes.iter().all(|scope| caller.has_scope(scope)) {
-        Ok(())
-    } else {
-        Err(Rejected::Forbidden(Forbidden::Scopes(
-            route.scopes.join(" ").into(),
-        )))
     }
 }
 

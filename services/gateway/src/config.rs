@@ -6,14 +6,17 @@
 
 mod file;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use servicechain_auth::Hop;
+use servicechain_auth::rejected::{Forbidden, TokenFault};
+use servicechain_auth::{Caller, Hop, Rejected};
 pub use servicechain_runtime::config_errors::ConfigErrors;
 use servicechain_runtime::upstream::UpstreamUrl;
 
+use crate::path::{BadPath, normalise};
 use crate::route_table::RouteTable;
 use file::File;
 
@@ -108,6 +111,17 @@ impl Config {
         table
     }
 
+    /// The route of a request to a host (as `Host` says it) and a path, and the path as it is forwarded: what the
+    /// gateway itself decides, for who asks without sending a request.
+    ///
+    /// # Errors
+    /// [`BadPath`], whose Display is a sentence, where the gateway answers 400.
+    pub fn route_of<'a>(&self, host: &str, path: &'a str) -> Result<(Option<&Route>, Cow<'a, str>), BadPath> {
+        let path = normalise(path)?;
+        let route = self.route_table().find(host, &path);
+        Ok((route.and_then(|index| self.routes.get(index)), path))
+    }
+
     /// The hop that the verifier judges tokens for.
     #[must_use]
     pub fn verifier_hop(&self) -> Hop {
@@ -130,6 +144,23 @@ impl Config {
 }
 
 impl Route {
+    /// What the route asks of a verified caller.
+    ///
+    /// # Errors
+    /// [`Rejected`] with 401 for an issuer, 403 for scopes.
+    pub fn check(&self, caller: &Caller) -> Result<(), Rejected> {
+        if !self.issuers.is_empty() && !self.issuers.iter().any(|issuer| issuer == caller.issuer_name()) {
+            return Err(TokenFault::IssuerNotAccepted.into());
+        }
+        if self.scopes.iter().all(|scope| caller.has_scope(scope)) {
+            Ok(())
+        } else {
+            Err(Rejected::Forbidden(Forbidden::Scopes(
+                self.scopes.join(" ").into(),
+            )))
+        }
+    }
+
     fn hosts_or_any(&self) -> impl Iterator<Item = Option<&str>> {
         let any = self.hosts.is_empty().then_some(None);
         any.into_iter()

@@ -25,4 +25,5 @@ mod small_writes;
 mod worker;
 
 pub use config::{Config, ConfigErrors};
+pub use path::BadPath;
 pub use server::{Listeners, bind, run, run_with};

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// Why a path has no agreed meaning: a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct BadPath(&'static str);
+pub struct BadPath(&'static str);
 
 impl BadPath {
     pub(crate) fn sentence(self) -> &'static str {

@@ -94,7 +94,9 @@ fn helm(record: &Record) -> Command {
 fn values(record: &Record) -> anyhow::Result<Value> {
     let image = |name: &str| {
         let image = record.images.get(name);
-        image.with_context(|| format!("the cluster has no image of {name}"))
+        let image = image.with_context(|| format!("the cluster has no image of {name}"))?;
+        let (repository, tag) = image.rsplit_once(':').context("an image has a tag")?;
+        anyhow::Ok(json!({"repository": repository, "tag": tag}))
     };
     let major = Versions::read()?.postgres.major;
     if major.parse::<u16>().is_err() {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::ack_key::{AckKey, Label, Mac};
 use crate::acknowledgement::{Nonce, NotAuthentic, Sealed};
 use crate::bundle::Generation;
-use crate::identity::{ChainId, PodId};
+use crate::identity::{ChainId, PodId, Workload};
 use crate::numeric_date::NumericDate;
 use crate::strict_json;
 
@@ -19,6 +19,8 @@ pub const MAX_KNOCK_BYTES: usize = 1024;
 pub struct Knock {
     pub chain: ChainId,
     pub pod: PodId,
+    /// Whose key seals it, so that an operator that has not listed the pod yet can tell at once who knocks.
+    pub workload: Workload,
     /// The generation held; 0 where none is.
     #[serde(rename = "gen")]
     pub generation: Generation,
@@ -81,7 +83,7 @@ impl Knock {
         Ok(strict_json::from_slice(body)?)
     }
 
-    /// `key` is that of the workload the claimed pod runs.
+    /// `key` is that of the claimed workload.
     pub fn open(body: &[u8], mac: &Mac, key: &AckKey) -> Result<Self, NotAuthentic> {
         let knock = Self::claimed(body)?;
         key.verify_mac(mac, Label::Knock, &knock.nonce, &knock.pod, body)?;

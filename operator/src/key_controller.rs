@@ -1,56 +1,62 @@
-//! The keys of one chain: a loop of rounds until shut down, each of which asks every pod, decides with
-//! `keys::rotation`, publishes and pushes. It must not know where the list of pods and what is desired come from.
+//! The keys of chains: for each a loop of rounds, each of which asks every pod, decides with `keys::rotation`, publishes
+//! and pushes. The rounds must not know whether they run on Kubernetes ([`KeyChains`]) or on one machine
+//! ([`KeyController`]).
 
 pub mod bundle_file;
+pub mod chains;
+mod config_map_store;
 pub mod desired;
+mod evidence;
+pub mod knock;
+pub mod news;
+mod place;
+mod pod_list;
 mod publish;
 mod push;
+pub mod revocations;
+pub mod roots;
+mod rounds;
 pub mod state;
 mod step;
+mod witness;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
+use servicechain_keys::Workload;
 use servicechain_keys::rotation::{Desired, ListedPod};
-use servicechain_keys::{ChainId, RootSecret, TrustKey, Workload};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use bundle_file::BundleFile;
+pub use chains::KeyChains;
+pub use config_map_store::FIELD_MANAGER;
+pub use place::{Claim, PlaceError, ROTATE_ANNOTATION, Stored};
+pub use pod_list::KEYS_PORT;
 pub use push::Unheard;
-pub use state::KeyState;
-use step::{After, Leader};
+pub use roots::{OperatorRoots, Roots};
+pub use state::{KeyState, Laggard, PodKeys};
 
-/// Changes that come together are published together.
-const GATHER: Duration = Duration::from_millis(200);
-/// How often every pod is asked when nothing happens.
-const POLL: Duration = Duration::from_secs(30);
-/// The first and the longest pause while something is still to be done; it doubles while nothing moves.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// The time of day; a parameter, so that a test can move it.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
-/// What authenticates one chain's bundles and answers.
-#[derive(Debug)]
-pub struct Roots {
-    pub chain: ChainId,
-    pub trust: TrustKey,
-    pub secret: RootSecret,
-}
+use crate::clock::Clock;
+use evidence::Evidence;
+use place::{Local, Place};
+use push::Messenger;
+use rounds::Rounds;
+use step::Leader;
 
 /// A pod to be asked.
 #[derive(Clone, Debug)]
 pub struct Pod {
+    /// What people know it by.
+    pub name: String,
     pub listed: ListedPod,
     pub workload: Workload,
     /// Host and port of its keys port; without one it cannot be asked yet.
     pub keys_address: Option<String>,
 }
 
-/// The running loop of one chain. It ends when its token is cancelled.
+/// The running loop of one chain on this machine, over a file. It ends when its token is cancelled.
 #[derive(Debug)]
 pub struct KeyController {
     desired: watch::Sender<Desired>,
@@ -72,22 +78,19 @@ impl KeyController {
     ) -> Self {
         let (desired, desired_changes) = watch::channel(desired);
         let (pods, pod_changes) = watch::channel(Vec::new());
-        let (published, state) = watch::channel(Arc::new(KeyState::default()));
-        let woken = Arc::new(Notify::new());
-        let leader = Leader::new(
-            roots,
+        let place = Place::Local(Local {
             store,
-            clock,
-            desired_changes.clone(),
-            pod_changes.clone(),
-            published,
-        );
-        let rounds = Rounds {
-            leader,
             desired: desired_changes,
             pods: pod_changes,
+        });
+        let leader = leader(roots, place, clock);
+        let state = leader.state.subscribe();
+        let woken = Arc::new(Notify::new());
+        let rounds = Rounds {
+            leader,
             woken: Arc::clone(&woken),
             shutdown,
+            pulse: None,
         };
         Self {
             desired,
@@ -126,67 +129,20 @@ impl KeyController {
     }
 }
 
-struct Rounds {
-    leader: Leader,
-    desired: watch::Receiver<Desired>,
-    pods: watch::Receiver<Vec<Pod>>,
-    woken: Arc<Notify>,
-    shutdown: CancellationToken,
-}
-
-impl Rounds {
-    async fn run(mut self) {
-        let shutdown = self.shutdown.clone();
-        // A round is never given up between REPLACE and its end: what it wrote would look like somebody else's.
-        let mut retry = RETRY.0;
-        while !shutdown.is_cancelled() {
-            self.desired.mark_unchanged();
-            self.pods.mark_unchanged();
-            let begun = Instant::now();
-            let pause = match self.leader.round().await {
-                Ok(After::InSync) => {
-                    retry = RETRY.0;
-                    POLL
-                }
-                Ok(After::Moved) => {
-                    retry = RETRY.0;
-                    Duration::ZERO
-                }
-                Ok(After::Waiting) => next_pause(&mut retry),
-                Err(error) => {
-                    tracing::warn!(error = %chain_of(&error), "a round of keys failed");
-                    next_pause(&mut retry)
-                }
-            };
-            tracing::debug!(took = ?begun.elapsed(), ?pause, "a round of keys");
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
-                () = self.woken.notified() => {}
-                changed = changed(&mut self.desired, &mut self.pods) => {
-                    if changed {
-                        tokio::time::sleep(GATHER).await;
-                    } else {
-                        // Whoever asked for keys is gone.
-                        return;
-                    }
-                }
-            }
-        }
+/// One that knows nothing yet.
+fn leader(roots: Roots, place: Place, clock: Clock) -> Leader {
+    Leader {
+        messenger: Arc::new(Messenger::new(&roots)),
+        roots,
+        place,
+        clock,
+        evidence: Evidence::new(),
+        state: watch::Sender::default(),
+        audience: None,
+        lags: BTreeMap::new(),
+        told: Vec::new(),
+        last_answers: 0,
     }
-}
-
-async fn changed(desired: &mut watch::Receiver<Desired>, pods: &mut watch::Receiver<Vec<Pod>>) -> bool {
-    tokio::select! {
-        changed = desired.changed() => changed.is_ok(),
-        changed = pods.changed() => changed.is_ok(),
-    }
-}
-
-fn next_pause(retry: &mut Duration) -> Duration {
-    let pause = *retry;
-    *retry = (pause * 2).min(RETRY.1);
-    pause
 }
 
 /// An error with its causes, in one line.

@@ -22,7 +22,8 @@ use servicechain_keys::{
     Algorithm, ChainId, Generation, KeyState as State, Nonce, NumericDate, Offer, PodId, Policy, Revocation,
     RevocationKind, RootSecret, ShortDigest, SigningKey, Trust, TrustKey, Workload,
 };
-use servicechain_operator::key_controller::{BundleFile, Clock, KeyController, KeyState, Pod, Roots};
+use servicechain_operator::clock::Clock;
+use servicechain_operator::key_controller::{BundleFile, KeyController, KeyState, Pod, Roots};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -37,8 +38,8 @@ fn chain() -> ChainId {
 fn roots() -> Roots {
     Roots {
         chain: chain(),
-        trust: TrustKey::from_seed(&[1; 32]).unwrap(),
-        secret: RootSecret::new([2; 32]),
+        trust: Arc::new(TrustKey::from_seed(&[1; 32]).unwrap()),
+        secret: Arc::new(RootSecret::new([2; 32])),
     }
 }
 
@@ -160,6 +161,7 @@ async fn start_pod(name: &str, workload: &str, folder: &Path, root: &RootSecret)
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let listed = Pod {
+        name: name.to_owned(),
         listed: ListedPod {
             pod,
             issuer: is_issuer.then(|| ISSUER.to_owned()),
@@ -372,7 +374,7 @@ async fn a_pod_that_answers_with_a_foreign_key_is_a_laggard() {
     let laggards: Vec<_> = state
         .laggards
         .iter()
-        .map(|lag| (lag.pod.as_str(), lag.reason))
+        .map(|lag| (lag.name.as_str(), lag.reason))
         .collect();
     assert_eq!(laggards, [("b-1", LaggardReason::Unreachable)]);
     assert_eq!(state.acknowledged, 3);

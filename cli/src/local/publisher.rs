@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use servicechain_crds::ValidatedChain;
 use servicechain_keys::rotation::ListedPod;
@@ -26,8 +27,8 @@ pub(crate) fn roots() -> anyhow::Result<Roots> {
     let seed = Zeroizing::new(random()?);
     Ok(Roots {
         chain: ChainId::new(uuid::Uuid::new_v4().to_string())?,
-        trust: TrustKey::from_seed(&seed)?,
-        secret: RootSecret::new(random()?),
+        trust: Arc::new(TrustKey::from_seed(&seed)?),
+        secret: Arc::new(RootSecret::new(random()?)),
     })
 }
 
@@ -51,6 +52,7 @@ pub(crate) fn pods(bound: &Bound, gateway: &Gateway) -> anyhow::Result<Vec<Pod>>
         .chain([("gateway", None, gateway.ports.keys)]);
     all.map(|(name, issuer, address)| {
         Ok(Pod {
+            name: name.to_owned(),
             listed: ListedPod {
                 pod: pod_of(name)?,
                 issuer,

@@ -142,6 +142,13 @@ impl Memory {
             .is_none_or(|known| known.held != Some(base.held()) || !known.durable)
     }
 
+    /// Whether a key waits for this pod. Only such a pod's knock may be answered: any other could be confirmed, and left
+    /// out of Have all the same.
+    #[must_use]
+    pub fn counts(&self, pod: &ListedPod, elapsed: Duration) -> bool {
+        self.counted(std::slice::from_ref(pod), elapsed).next().is_some()
+    }
+
     /// The pods that a key waits for.
     pub(super) fn counted<'a>(
         &self,

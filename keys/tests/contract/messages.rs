@@ -36,6 +36,7 @@ fn knock() -> Knock {
     Knock {
         chain: chain(),
         pod: pod(),
+        workload: Workload::new("gateway").unwrap(),
         generation: Generation::new(7),
         reason: KnockReason::UnknownKid,
         issuer: Some("platform".to_owned()),

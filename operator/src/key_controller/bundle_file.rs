@@ -8,21 +8,7 @@ use std::path::{Path, PathBuf};
 use servicechain_keys::Digest;
 use servicechain_keys::bundle::MAX_BUNDLE_BYTES;
 
-/// What was read or written. The version is the digest of the bytes.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    pub version: String,
-    pub bytes: Vec<u8>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ReplaceError {
-    /// Somebody else wrote since it was read: discard, read, decide again.
-    #[error("the bundle changed since it was read")]
-    Conflict,
-    #[error("the bundle file cannot be written")]
-    Io(#[from] io::Error),
-}
+use super::place::{Claim, PlaceError, Stored};
 
 #[derive(Clone, Debug)]
 pub struct BundleFile {
@@ -53,20 +39,21 @@ impl BundleFile {
         Ok(Some(Stored {
             version: Digest::of(&bytes).to_string(),
             bytes,
+            claim: Claim::Intact,
         }))
     }
 
-    /// Writes `bytes` if the file still has the version that was read, or is still absent, and returns the new version.
+    /// The version is the digest of the bytes. Writes `bytes` if the file still has the version that was read, or is still absent, and returns the new version.
     ///
     /// # Errors
-    /// As [`ReplaceError`] says; nothing is written then.
-    pub fn replace(&self, read: Option<&str>, bytes: &[u8]) -> Result<String, ReplaceError> {
+    /// [`PlaceError::Conflict`] where it changed since, or the file cannot be written; nothing is written then.
+    pub fn replace(&self, read: Option<&str>, bytes: &[u8]) -> Result<String, PlaceError> {
         // Held until the end of the function, against another process on the same file.
         let lock = File::create(self.beside("lock"))?;
         lock.lock()?;
         let current = self.read()?.map(|stored| stored.version);
         if current.as_deref() != read {
-            return Err(ReplaceError::Conflict);
+            return Err(PlaceError::Conflict);
         }
         let next = self.beside("next");
         let mut file = File::create(&next)?;
@@ -95,14 +82,11 @@ mod tests {
         let file = BundleFile::new(folder.path().join("bundle.jws"));
         assert!(file.read().unwrap().is_none());
         let first = file.replace(None, b"one").unwrap();
-        assert!(matches!(
-            file.replace(None, b"other"),
-            Err(ReplaceError::Conflict)
-        ));
+        assert!(matches!(file.replace(None, b"other"), Err(PlaceError::Conflict)));
         let second = file.replace(Some(&first), b"two").unwrap();
         assert!(matches!(
             file.replace(Some(&first), b"late"),
-            Err(ReplaceError::Conflict)
+            Err(PlaceError::Conflict)
         ));
         let stored = file.read().unwrap().unwrap();
         assert_eq!(

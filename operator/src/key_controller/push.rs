@@ -1,6 +1,7 @@
 //! The messages to pods (key protocol, lines 13 and 14): PUSH, POLL and READ over pooled HTTP/1.1 connections, each under
 //! one timeout, each answer verified before anybody sees it. It must not decide what an answer means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use servicechain_keys::rotation::Heard;
 use servicechain_keys::wire::{BUNDLE_PATH, KEYS_PATH, MAC, NONCE, POD_UID};
 use servicechain_keys::{Algorithm, Answer, BundleRefusal, HeldBundle, Mac, Nonce, Trust};
 
-use super::{Pod, Roots};
+use super::Pod;
+use super::roots::Roots;
 
 /// For a whole exchange. A pod that takes longer is asked again in the next round.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,7 +48,7 @@ pub enum Unheard {
 
 /// What a pod's bundle turned out to be.
 pub(super) enum ReadBundle {
-    Authentic(Box<HeldBundle>),
+    Authentic(Arc<HeldBundle>),
     Refuted(BundleRefusal),
 }
 
@@ -93,7 +95,7 @@ impl Messenger {
         }
         let mac = response.headers.get(MAC).and_then(|mac| mac.to_str().ok());
         let mac: Mac = mac.and_then(|mac| mac.parse().ok()).ok_or(Unheard::NoMac)?;
-        let key = roots.secret.ack_key(&roots.chain, &pod.workload);
+        let key = roots.ack_key(&pod.workload);
         let answer = Answer::open(&body, &mac, &key, &nonce, &pod.listed.pod)?;
         Ok(Heard::new(answer, issuer, &nonce, &roots.chain))
     }
@@ -109,7 +111,7 @@ impl Messenger {
             return Err(Unheard::Status(response.status));
         }
         Ok(match HeldBundle::open(&body, &self.trust) {
-            Ok(bundle) => ReadBundle::Authentic(Box::new(bundle)),
+            Ok(bundle) => ReadBundle::Authentic(Arc::new(bundle)),
             Err(refusal) => ReadBundle::Refuted(refusal),
         })
     }

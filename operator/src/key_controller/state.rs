@@ -1,19 +1,67 @@
-//! What people are shown about a chain's keys after each round. Derived; nothing reads it back.
+//! What people are shown about a chain's keys after each round. Derived; nothing reads it back. It changes only when
+//! something happened: no time in it moves by itself, so that a status made from it is not written again and again.
 
-use servicechain_keys::rotation::{Laggard, Standing};
-use servicechain_keys::{Digest, Generation, HeldBundle, KeyState as State, NumericDate};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-#[derive(Clone, Debug, Default)]
+use servicechain_keys::rotation::LaggardReason;
+use servicechain_keys::{
+    BundleRefusal, Digest, Generation, HeldBundle, KeyState as State, NumericDate, PodId, Workload,
+};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyState {
-    /// None before the first bundle.
+    /// The bundle that is stored; none before the first.
     pub newest: Option<(Generation, Digest)>,
     /// Counted pods that durably hold the newest bundle.
     pub acknowledged: usize,
     pub verifiers: usize,
     pub laggards: Vec<Laggard>,
     pub entries: Vec<KeyEntry>,
+    /// Every verifier pod there is, counted or not, by name.
+    pub pods: Vec<PodKeys>,
+    /// Every pod that may hold a newer bundle was heard since somebody else changed the stored one. Until then nothing is
+    /// published, and no knock is answered.
+    pub is_settled: bool,
     /// Every counted pod holds the newest bundle, and nothing is left to be decided.
     pub in_sync: bool,
+    /// Why the last round brought nothing, as a sentence.
+    pub problem: Option<String>,
+    /// By how many seconds the clock of a pod is ahead of the operator's, as it was last heard. Nobody is told of a
+    /// change of it alone.
+    pub clock_offsets: BTreeMap<PodId, i64>,
+}
+
+/// A counted pod that does not hold the newest bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Laggard {
+    /// The pod's name.
+    pub name: String,
+    pub pod: PodId,
+    /// None before its first bundle, or where it never answered.
+    pub generation: Option<Generation>,
+    pub reason: LaggardReason,
+    /// Since when, as far as this operator saw it.
+    pub since: NumericDate,
+    /// When its silence began, by the monotonic clock of the rounds; none for a pod that was never asked in vain.
+    pub silent_since: Option<Duration>,
+}
+
+/// A verifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodKeys {
+    /// The pod's name.
+    pub name: String,
+    pub pod: PodId,
+    pub workload: Workload,
+    /// Keys wait for it: it has an address, its container runs, and it was not silent and not Ready for a minute.
+    pub is_counted: bool,
+    /// It durably holds the newest bundle.
+    pub acknowledged: bool,
+    /// The generation that it said it holds in the last round that heard it.
+    pub generation: Option<Generation>,
+    /// Why it did not take what it was sent last.
+    pub refusal: Option<BundleRefusal>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,32 +73,52 @@ pub struct KeyEntry {
     pub since: NumericDate,
 }
 
-impl KeyState {
-    pub(super) fn of(bundle: Option<&HeldBundle>, standing: Standing, in_sync: bool) -> Self {
-        let issuers = bundle.into_iter().flat_map(|bundle| &bundle.bundle().issuers);
-        let entry = |issuer: &servicechain_keys::Issuer, key: &servicechain_keys::IssuerKey| KeyEntry {
-            issuer: issuer.name.clone(),
-            kid: key.jwk.kid().map(str::to_owned),
-            algorithm: key.jwk.algorithm().name(),
-            state: key.state,
-            since: key.since,
-        };
-        Self {
-            newest: bundle.map(|bundle| (bundle.generation(), bundle.digest())),
-            acknowledged: standing.acknowledged,
-            verifiers: standing.verifiers,
-            laggards: standing.laggards,
-            entries: issuers
-                .flat_map(|issuer| issuer.keys.iter().map(move |key| entry(issuer, key)))
-                .collect(),
-            in_sync,
+impl Laggard {
+    /// Its reason in one word.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self.reason {
+            LaggardReason::Unreachable => "Unreachable",
+            LaggardReason::Refuses(_) => "Refuses",
+            LaggardReason::NotDurable => "NotDurable",
+            LaggardReason::Behind => "Behind",
         }
     }
+}
 
+impl KeyState {
     /// The key that each issuer's pods sign with, by issuer; the newest where pods differ.
     #[must_use]
     pub fn active_key(&self, issuer: &str) -> Option<&KeyEntry> {
         let active = |entry: &&KeyEntry| entry.issuer == issuer && entry.state == State::Active;
         self.entries.iter().filter(active).max_by_key(|entry| entry.since)
     }
+
+    /// The pod of that name.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> Option<&PodKeys> {
+        self.pods.iter().find(|pod| pod.name == name)
+    }
+
+    /// Whether somebody who watches must hear of `next`.
+    pub(super) fn differs_from(&self, next: &Self) -> bool {
+        let comparable = Self {
+            clock_offsets: next.clock_offsets.clone(),
+            ..self.clone()
+        };
+        comparable != *next
+    }
+}
+
+pub(super) fn entries(bundle: &HeldBundle) -> Vec<KeyEntry> {
+    let issuers = bundle.bundle().issuers.iter();
+    let keys = issuers.flat_map(|issuer| issuer.keys.iter().map(move |key| (issuer, key)));
+    keys.map(|(issuer, key)| KeyEntry {
+        issuer: issuer.name.clone(),
+        kid: key.jwk.kid().map(str::to_owned),
+        algorithm: key.jwk.algorithm().name(),
+        state: key.state,
+        since: key.since,
+    })
+    .collect()
 }

@@ -1,23 +1,28 @@
 //! One round, in the order that `keys::rotation` asks for: read, list, ask everybody, decide, write. What it finds
-//! out and may forget is in its `Memory`.
+//! out and may forget is in its `Evidence`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use kube::runtime::reflector::ObjectRef;
+use servicechain_crds::ServiceChain;
 use servicechain_keys::rotation::{
-    Base, Decision, Desired, Heard, KeySource, ListedPod, Memory, Round, decide, newest,
+    Base, Decision, Desired, Event, Heard, KeySource, LaggardReason, ListedPod, Round, decide, newest,
 };
 use servicechain_keys::{Algorithm, HeldBundle, NumericDate, PodId};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::bundle_file::{ReplaceError, Stored};
-use super::publish::{self, PublishError};
+use super::evidence::Evidence;
+use super::news::News;
+use super::place::{Claim, Place, PlaceError, Stored, Wish};
+use super::publish::{RoundError, publish};
 use super::push::{Messenger, ReadBundle};
-use super::state::KeyState;
-use super::{BundleFile, Clock, Pod, Roots, chain_of};
+use super::roots::Roots;
+use super::state::{KeyState, Laggard, PodKeys, entries};
+use super::{Pod, chain_of};
+use crate::clock::Clock;
 
 /// Pods asked at a time.
 const CONCURRENCY: usize = 32;
@@ -31,19 +36,24 @@ pub(super) enum After {
     Waiting,
     /// A bundle was written, or somebody else wrote one: the next round begins at once.
     Moved,
+    /// The chain is gone, or on its way: nothing is written any more.
+    Gone,
 }
 
 pub(super) struct Leader {
-    roots: Roots,
-    store: BundleFile,
-    clock: Clock,
-    started: Instant,
-    desired: watch::Receiver<Desired>,
-    pods: watch::Receiver<Vec<Pod>>,
-    published: watch::Sender<Arc<KeyState>>,
-    messenger: Messenger,
-    memory: Memory,
-    last_answers: usize,
+    pub roots: Roots,
+    pub place: Place,
+    pub clock: Clock,
+    pub messenger: Arc<Messenger>,
+    pub evidence: Arc<Evidence>,
+    pub state: watch::Sender<Arc<KeyState>>,
+    /// Who else wants to hear of the chain.
+    pub audience: Option<(ObjectRef<ServiceChain>, Arc<News>)>,
+    /// Since when a pod lags for the same reason.
+    pub lags: BTreeMap<PodId, (LaggardReason, NumericDate)>,
+    /// What the last round had to say: it is not said again.
+    pub told: Vec<Event>,
+    pub last_answers: usize,
 }
 
 /// What asking everybody brought.
@@ -52,117 +62,125 @@ struct Asked {
     pods: Vec<PodId>,
     answers: Vec<Heard>,
     /// Newer bundles than the one read.
-    at_pods: Vec<HeldBundle>,
+    at_pods: Vec<Arc<HeldBundle>>,
 }
 
 impl Leader {
-    pub(super) fn new(
-        roots: Roots,
-        store: BundleFile,
-        clock: Clock,
-        desired: watch::Receiver<Desired>,
-        pods: watch::Receiver<Vec<Pod>>,
-        published: watch::Sender<Arc<KeyState>>,
-    ) -> Self {
-        let messenger = Messenger::new(&roots);
-        let started = Instant::now();
-        let (memory, last_answers) = (Memory::default(), 0);
-        Self {
-            roots,
-            store,
-            clock,
-            started,
-            desired,
-            pods,
-            published,
-            messenger,
-            memory,
-            last_answers,
-        }
-    }
-
-    pub(super) async fn round(&mut self) -> Result<After, PublishError> {
-        let stored = publish::read(&self.store).await?;
-        self.memory
-            .read(stored.as_ref().map(|stored| stored.version.as_str()));
-        let config_map = stored.as_ref().and_then(|stored| self.authentic(stored));
-        let desired = self.desired.borrow().clone();
-        let pods = self.pods.borrow().clone();
-        let asked = self.ask_everybody(&pods, config_map.as_ref(), &desired).await;
+    pub(super) async fn round(&mut self) -> Result<After, RoundError> {
+        let stored = self.place.read().await?;
+        let config_map = self.take_in(stored.as_ref())?;
+        // Read after the bundle, and each by itself: an older reading could undo what the bundle says.
+        let desired = match self.place.wish().await? {
+            Wish::This(desired) => Some(desired),
+            Wish::Nothing => None,
+            Wish::Gone => return Ok(After::Gone),
+        };
+        let pods = self.place.pods().await?;
+        let asked = self
+            .ask_everybody(&pods, config_map.as_deref(), desired.as_deref())
+            .await;
         let listed: Vec<ListedPod> = pods.iter().map(|pod| pod.listed.clone()).collect();
         let base = newest(
-            config_map.as_ref().map(Base::from),
-            asked.at_pods.iter().map(Base::from),
+            config_map.as_deref().map(Base::from),
+            asked.at_pods.iter().map(|bundle| Base::from(bundle.as_ref())),
         );
         let round = Round {
             now: NumericDate::from((self.clock)()),
-            elapsed: self.started.elapsed(),
+            elapsed: self.evidence.started.elapsed(),
             asked: &asked.pods,
             answers: &asked.answers,
             pods: &listed,
         };
-        self.memory.note(base, &round);
-        let Decision { next, events } = decide(base, &desired, &self.memory, &round);
-        for event in events {
-            tracing::info!(chain = %self.roots.chain, "{event}");
-        }
-
-        let read = stored.map(|stored| stored.version);
-        let adopted = base.filter(|base| !base.in_config_map);
-        let written = if let Some(adopted) = adopted {
-            let bundle = asked
-                .at_pods
-                .iter()
-                .find(|bundle| bundle.digest() == adopted.digest);
-            match bundle {
-                Some(bundle) => Some(
-                    publish::replace(&self.store, read, bundle)
-                        .await
-                        .map(|version| (version, None)),
-                ),
-                None => None,
-            }
-        } else if let Some(next) = next {
-            let published = publish::publish(&self.store, &self.roots, read, &next).await;
-            Some(published.map(|(version, signed)| (version, Some(signed))))
-        } else {
-            None
+        let decision = {
+            let memory = &mut self.evidence.lock().memory;
+            memory.note(base, &round);
+            desired.map_or_else(Decision::default, |desired| {
+                decide(base, &desired, memory, &round)
+            })
         };
-        match written {
-            Some(Ok((version, signed))) => {
-                self.memory.wrote(&version);
-                self.show(
-                    signed.as_ref().or(config_map.as_ref()),
-                    &listed,
-                    round.elapsed,
-                    false,
-                );
-                Ok(After::Moved)
-            }
-            Some(Err(PublishError::Replace(ReplaceError::Conflict))) => Ok(After::Moved),
-            Some(Err(error)) => Err(error),
-            None => {
-                let in_sync = self.show(config_map.as_ref(), &listed, round.elapsed, true);
-                let more_answers = asked.answers.len() > self.last_answers;
-                self.last_answers = asked.answers.len();
-                Ok(match (in_sync, more_answers) {
-                    (true, _) => After::InSync,
-                    (false, true) => After::Moved,
-                    (false, false) => After::Waiting,
-                })
-            }
+        let written = self
+            .write(stored, config_map.as_ref(), base, &asked, &decision)
+            .await;
+        if matches!(written, Err(RoundError::Place(PlaceError::Conflict))) {
+            return Ok(After::Moved);
         }
+        let written = written?;
+        self.tell(decision.events);
+        let newest = written.as_ref().or(config_map.as_ref());
+        let in_sync = self.show(newest, &pods, &round, written.is_some());
+        let more_answers = asked.answers.len() > self.last_answers;
+        self.last_answers = asked.answers.len();
+        Ok(match (in_sync, written.is_some() || more_answers) {
+            (true, _) => After::InSync,
+            (false, true) => After::Moved,
+            (false, false) => After::Waiting,
+        })
     }
 
-    /// A file that is no authentic bundle counts for nothing, and is written over.
-    fn authentic(&self, stored: &Stored) -> Option<HeldBundle> {
-        let opened = self.messenger.open(&stored.bytes);
-        opened
-            .inspect_err(|error| tracing::error!(%error, "the stored bundle is not authentic"))
-            .ok()
+    /// What holds no authentic bundle counts for nothing, and is written over if it is ours.
+    fn take_in(&self, stored: Option<&Stored>) -> Result<Option<Arc<HeldBundle>>, RoundError> {
+        let opened = stored.map(|stored| self.messenger.open(&stored.bytes));
+        let unclaimed = stored.is_some_and(|stored| stored.claim == Claim::Unclaimed);
+        let bundle = match opened {
+            Some(Ok(bundle)) => Some(Arc::new(bundle)),
+            Some(Err(_)) if unclaimed => {
+                return Err(PlaceError::Unclaimed.into());
+            }
+            Some(Err(error)) => {
+                tracing::error!(chain = %self.roots.chain, %error, "the stored bundle is not authentic");
+                None
+            }
+            None => None,
+        };
+        let version = stored.map(|stored| stored.version.as_str());
+        let mut known = self.evidence.lock();
+        known.memory.read(version);
+        known.stored = version.map(str::to_owned).zip(bundle.clone());
+        Ok(bundle)
     }
 
-    async fn ask_everybody(&self, pods: &[Pod], config_map: Option<&HeldBundle>, desired: &Desired) -> Asked {
+    /// What is written, if anything: a newer bundle that only pods hold, what was decided, or again what is there, in the
+    /// place of what somebody else made of it.
+    async fn write(
+        &self,
+        stored: Option<Stored>,
+        config_map: Option<&Arc<HeldBundle>>,
+        base: Option<Base<'_>>,
+        asked: &Asked,
+        decision: &Decision,
+    ) -> Result<Option<Arc<HeldBundle>>, RoundError> {
+        let is_changed = stored
+            .as_ref()
+            .is_some_and(|stored| stored.claim != Claim::Intact);
+        let read = stored.map(|stored| stored.version);
+        let read = read.as_deref();
+        let (version, bundle) = if let Some(adopted) = base.filter(|base| !base.in_config_map) {
+            let mut at_pods = asked.at_pods.iter();
+            let Some(bundle) = at_pods.find(|bundle| bundle.digest() == adopted.digest) else {
+                return Ok(None);
+            };
+            let version = self.place.replace(read, bundle.bytes()).await?;
+            (version, Arc::clone(bundle))
+        } else if let Some(next) = &decision.next {
+            publish(&self.place, &self.roots, read, next).await?
+        } else if let Some(bundle) = config_map.filter(|_| is_changed) {
+            let version = self.place.replace(read, bundle.bytes()).await?;
+            (version, Arc::clone(bundle))
+        } else {
+            return Ok(None);
+        };
+        let mut known = self.evidence.lock();
+        known.memory.wrote(&version);
+        known.stored = Some((version, Arc::clone(&bundle)));
+        Ok(Some(bundle))
+    }
+
+    async fn ask_everybody(
+        &self,
+        pods: &[Pod],
+        config_map: Option<&HeldBundle>,
+        desired: Option<&Desired>,
+    ) -> Asked {
         let reachable = pods
             .iter()
             .filter(|pod| pod.keys_address.is_some() && !pod.listed.ended);
@@ -189,20 +207,23 @@ impl Leader {
         &self,
         pod: &Pod,
         config_map: Option<&HeldBundle>,
-        desired: &Desired,
-    ) -> Option<(Heard, Option<HeldBundle>)> {
+        desired: Option<&Desired>,
+    ) -> Option<(Heard, Option<Arc<HeldBundle>>)> {
         let id = &pod.listed.pod;
         let push = config_map
-            .filter(|bundle| self.memory.lacks(id, Base::from(*bundle)))
+            .filter(|bundle| self.evidence.lock().memory.lacks(id, Base::from(*bundle)))
             .map(|bundle| Bytes::copy_from_slice(bundle.bytes()));
         let algorithm = pod
             .listed
             .issuer
             .as_deref()
-            .and_then(|issuer| algorithm_of(desired, issuer));
+            .zip(desired)
+            .and_then(|(issuer, desired)| algorithm_of(desired, issuer));
         let heard = self.messenger.ask(&self.roots, pod, push, algorithm).await;
         let mut heard = heard
-            .inspect_err(|error| tracing::debug!(pod = %id, error = %chain_of(error), "a pod was not heard"))
+            .inspect_err(
+                |error| tracing::debug!(pod = pod.name, error = %chain_of(error), "a pod was not heard"),
+            )
             .ok()?;
         let Some(held) = heard.answer.held else {
             return Some((heard, None));
@@ -215,33 +236,135 @@ impl Leader {
         match self.messenger.read(pod).await {
             Ok(ReadBundle::Authentic(bundle)) => {
                 heard.claim_refuted = bundle.generation() < held.generation;
-                Some((heard, Some(*bundle)))
+                Some((heard, Some(bundle)))
             }
             Ok(ReadBundle::Refuted(refusal)) => {
-                tracing::warn!(pod = %id, %refusal, claimed = %held.generation, "a pod claims a bundle that is none");
+                tracing::warn!(pod = pod.name, %refusal, claimed = %held.generation, "a pod claims a bundle that is none");
                 heard.claim_refuted = true;
                 Some((heard, None))
             }
             Err(error) => {
-                tracing::debug!(pod = %id, error = %chain_of(&error), "a pod's newer bundle was not read");
+                tracing::debug!(pod = pod.name, error = %chain_of(&error), "a pod's newer bundle was not read");
                 Some((heard, None))
             }
         }
     }
 
+    /// Says what has not just been said: who offers a refused key offers it in every round.
+    fn tell(&mut self, events: Vec<Event>) {
+        for event in events.iter().filter(|event| !self.told.contains(event)) {
+            tracing::info!(chain = %self.roots.chain, "{event}");
+            if let Some((chain, news)) = &self.audience {
+                news.tell(chain, event);
+            }
+        }
+        self.told = events;
+    }
+
     fn show(
-        &self,
-        bundle: Option<&HeldBundle>,
-        pods: &[ListedPod],
-        elapsed: Duration,
-        decided: bool,
+        &mut self,
+        newest: Option<&Arc<HeldBundle>>,
+        pods: &[Pod],
+        round: &Round<'_>,
+        was_written: bool,
     ) -> bool {
-        let standing = self.memory.standing(bundle.map(Base::from), pods, elapsed);
-        let settled = decided && self.memory.is_settled() && bundle.is_some();
-        let in_sync = settled && standing.acknowledged == standing.verifiers;
-        self.published
-            .send_replace(Arc::new(KeyState::of(bundle, standing, in_sync)));
+        let state = self.state_of(newest.map(Arc::as_ref), pods, round, was_written);
+        let in_sync = state.in_sync;
+        self.publish(state);
         in_sync
+    }
+
+    fn state_of(
+        &mut self,
+        newest: Option<&HeldBundle>,
+        pods: &[Pod],
+        round: &Round<'_>,
+        was_written: bool,
+    ) -> KeyState {
+        let known = self.evidence.lock();
+        let standing = known
+            .memory
+            .standing(newest.map(Base::from), round.pods, round.elapsed);
+        let is_settled = known.memory.is_settled() && newest.is_some();
+        let counts = |pod: &Pod| known.memory.counts(&pod.listed, round.elapsed);
+        let answer_of = |pod: &PodId| {
+            let mut answers = round.answers.iter().map(|heard| &heard.answer);
+            answers.find(|answer| answer.pod == *pod)
+        };
+        let offset = |now: NumericDate| now.as_seconds().cast_signed() - round.now.as_seconds().cast_signed();
+        let mut lags = BTreeMap::new();
+        let mut laggards = Vec::new();
+        for lag in &standing.laggards {
+            let before = self
+                .lags
+                .get(&lag.pod)
+                .filter(|(reason, _)| *reason == lag.reason);
+            let since = before.map_or(round.now, |(_, since)| *since);
+            lags.insert(lag.pod.clone(), (lag.reason, since));
+            let pod = pods.iter().find(|pod| pod.listed.pod == lag.pod);
+            laggards.push(Laggard {
+                name: pod.map(|pod| pod.name.clone()).unwrap_or_default(),
+                pod: lag.pod.clone(),
+                generation: lag.generation,
+                reason: lag.reason,
+                since,
+                silent_since: lag.silent_since,
+            });
+        }
+        let of_pod = |pod: &Pod| {
+            let id = &pod.listed.pod;
+            let answer = answer_of(id);
+            let lag = laggards.iter().find(|lag| lag.pod == *id);
+            let is_counted = counts(pod);
+            PodKeys {
+                name: pod.name.clone(),
+                pod: id.clone(),
+                workload: pod.workload.clone(),
+                is_counted,
+                acknowledged: is_counted && lag.is_none(),
+                generation: answer
+                    .and_then(|answer| answer.held)
+                    .map(|held| held.generation)
+                    .or_else(|| lag.and_then(|lag| lag.generation)),
+                refusal: answer.and_then(|answer| answer.reason),
+            }
+        };
+        let pods = pods.iter().map(of_pod).collect();
+        self.lags = lags;
+        KeyState {
+            newest: newest.map(|bundle| (bundle.generation(), bundle.digest())),
+            acknowledged: standing.acknowledged,
+            verifiers: standing.verifiers,
+            laggards,
+            entries: newest.map(entries).unwrap_or_default(),
+            pods,
+            is_settled,
+            in_sync: is_settled && !was_written && standing.acknowledged == standing.verifiers,
+            problem: None,
+            clock_offsets: round
+                .answers
+                .iter()
+                .map(|heard| (heard.answer.pod.clone(), offset(heard.answer.now)))
+                .collect(),
+        }
+    }
+
+    /// The round brought nothing: what was known stays, and people are told why.
+    pub(super) fn fail(&self, error: &RoundError) {
+        let mut state = KeyState::clone(&self.state.borrow());
+        state.problem = Some(chain_of(error));
+        self.publish(state);
+    }
+
+    fn publish(&self, state: KeyState) {
+        let is_news = self.state.send_if_modified(|shown| {
+            let is_news = shown.differs_from(&state);
+            *shown = Arc::new(state);
+            is_news
+        });
+        if let (true, Some((chain, news))) = (is_news, &self.audience) {
+            news.change(chain);
+        }
     }
 }
 

@@ -74,6 +74,7 @@ impl Verifier {
         let knock = Knock {
             chain: self.config.trust.chain.clone(),
             pod: self.config.pod.clone(),
+            workload: self.config.workload.clone(),
             generation: self.generation(),
             reason,
             issuer: issuer.map(str::to_owned),

@@ -1,0 +1,216 @@
+//! Where the rounds of one chain find its bundle, what it asks for and its pods: on this machine, or in Kubernetes. It
+//! must not decide anything.
+
+use std::io;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client, ResourceExt as _};
+use servicechain_crds::{Revocation, ServiceChain};
+use servicechain_keys::rotation::Desired;
+use servicechain_keys::{ChainId, NumericDate};
+use tokio::sync::watch;
+
+use super::Pod;
+use super::bundle_file::BundleFile;
+use super::config_map_store::ConfigMapStore;
+use super::desired::desired;
+use super::pod_list::PodList;
+use super::revocations::{self, date};
+use crate::api_client::{ApiError, READ_TIMEOUT, within};
+use crate::controller::accepted;
+use crate::object_names::bundle_config_map;
+
+/// Active keys older than this RFC 3339 time are replaced.
+pub const ROTATE_ANNOTATION: &str = "servicechain.dev/rotate-keys-before";
+
+/// A bundle as it is stored, or what somebody else put in its place.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Changes with every write.
+    pub version: String,
+    pub bytes: Vec<u8>,
+    pub claim: Claim,
+}
+
+/// Whose the thing is that holds the bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Ours, and around the bundle it is as we write it.
+    Intact,
+    /// Ours, and somebody changed what is around the bundle: it is written again.
+    Changed,
+    /// Nobody's. It is ours if the bundle in it is authentic.
+    Unclaimed,
+}
+
+/// Why the place did not give or take something.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Somebody else wrote since it was read: discard, read, decide again.
+    #[error("the bundle changed since it was read")]
+    Conflict,
+    #[error("the bundle file cannot be used")]
+    File(#[from] io::Error),
+    #[error("the thread for files failed")]
+    Thread(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(
+        "ConfigMap {name} belongs to {owner}, and the chain's keys need that name; delete it, or rename the chain"
+    )]
+    NameTaken { name: String, owner: String },
+    #[error(
+        "the ConfigMap that the chain's keys need holds something else, and nobody owns it; delete it, or rename the chain"
+    )]
+    Unclaimed,
+}
+
+/// What the chain asks of its keys, read just now.
+#[derive(Clone, Debug)]
+pub(super) enum Wish {
+    This(Box<Desired>),
+    /// No spec of it was ever accepted: what is published stays as it is.
+    Nothing,
+    /// There is no such chain any more, or it is being deleted.
+    Gone,
+}
+
+pub(super) enum Place {
+    Local(Local),
+    Cluster(Cluster),
+}
+
+pub(super) struct Local {
+    pub store: BundleFile,
+    pub desired: watch::Receiver<Desired>,
+    pub pods: watch::Receiver<Vec<Pod>>,
+}
+
+/// One chain in Kubernetes. Every reading is the API server's own, never a cache's (ADR 3).
+#[derive(Clone)]
+pub(super) struct Cluster {
+    client: Client,
+    chain: ChainId,
+    namespace: String,
+    name: String,
+    store: ConfigMapStore,
+    pods: PodList,
+}
+
+impl Place {
+    pub(super) async fn read(&self) -> Result<Option<Stored>, PlaceError> {
+        match self {
+            Self::Local(local) => {
+                let store = local.store.clone();
+                Ok(tokio::task::spawn_blocking(move || store.read()).await??)
+            }
+            Self::Cluster(cluster) => cluster.store.read().await,
+        }
+    }
+
+    /// Writes `bytes` if the stored version is still the one that was read, or still none, and returns the new one.
+    pub(super) async fn replace(&self, read: Option<&str>, bytes: &Arc<[u8]>) -> Result<String, PlaceError> {
+        match self {
+            Self::Local(local) => {
+                let (store, read, bytes) = (local.store.clone(), read.map(str::to_owned), Arc::clone(bytes));
+                tokio::task::spawn_blocking(move || store.replace(read.as_deref(), &bytes)).await?
+            }
+            Self::Cluster(cluster) => cluster.store.replace(read, bytes).await,
+        }
+    }
+
+    pub(super) async fn wish(&mut self) -> Result<Wish, PlaceError> {
+        match self {
+            Self::Local(local) => Ok(Wish::This(Box::new(local.desired.borrow_and_update().clone()))),
+            Self::Cluster(cluster) => Ok(cluster.wish().await?),
+        }
+    }
+
+    pub(super) async fn pods(&mut self) -> Result<Vec<Pod>, PlaceError> {
+        match self {
+            Self::Local(local) => Ok(local.pods.borrow_and_update().clone()),
+            Self::Cluster(cluster) => Ok(cluster.pods.list_with_issuers().await?),
+        }
+    }
+
+    /// Returns when another round may find something else; whoever asked for keys may be gone instead. In Kubernetes
+    /// others know that, and wake the rounds.
+    pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        match self {
+            Self::Local(local) => tokio::select! {
+                changed = local.desired.changed() => changed,
+                changed = local.pods.changed() => changed,
+            },
+            Self::Cluster(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Cluster {
+    /// None for an object that the API server never stored.
+    pub(super) fn new(client: Client, chain: &ServiceChain) -> Option<Self> {
+        let id = ChainId::new(chain.uid()?).ok()?;
+        let (namespace, name) = (chain.namespace()?, chain.name_any());
+        let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+        let store = ConfigMapStore::new(maps, bundle_config_map(&name), accepted::owner(chain), &name);
+        let pods = PodList::new(client.clone(), &namespace, &name, id.clone());
+        Some(Self {
+            client,
+            chain: id,
+            namespace,
+            name,
+            store,
+            pods,
+        })
+    }
+
+    pub(super) const fn chain(&self) -> &ChainId {
+        &self.chain
+    }
+
+    pub(super) const fn store(&self) -> &ConfigMapStore {
+        &self.store
+    }
+
+    pub(super) const fn pods(&self) -> &PodList {
+        &self.pods
+    }
+
+    async fn wish(&self) -> Result<Wish, ApiError> {
+        let read = accepted::read(&self.client, &self.namespace, &self.name).await?;
+        let Some((object, accepted)) = read else {
+            return Ok(Wish::Gone);
+        };
+        let is_another = object.uid().as_deref() != Some(self.chain.as_str());
+        if is_another || object.metadata.deletion_timestamp.is_some() {
+            return Ok(Wish::Gone);
+        }
+        let Some(spec) = accepted.chain() else {
+            return Ok(Wish::Nothing);
+        };
+        let revocations = revocations::entries(&self.revocations().await?, spec);
+        let wish = desired(spec, self.chain.clone(), revocations, self.rotate_before(&object));
+        Ok(Wish::This(Box::new(wish)))
+    }
+
+    async fn revocations(&self) -> Result<Vec<Revocation>, ApiError> {
+        let api = Api::<Revocation>::namespaced(self.client.clone(), &self.namespace);
+        let what = format!("cannot list the Revocations of namespace {}", self.namespace);
+        let list = within(READ_TIMEOUT, what, api.list(&kube::api::ListParams::default())).await?;
+        Ok(list.items)
+    }
+
+    fn rotate_before(&self, object: &ServiceChain) -> Option<NumericDate> {
+        let text = object.annotations().get(ROTATE_ANNOTATION)?;
+        let time = text.parse::<jiff::Timestamp>();
+        if time.is_err() {
+            tracing::warn!(
+                namespace = self.namespace,
+                chain = self.name,
+                "annotation {ROTATE_ANNOTATION} orders nothing: {text:?} is no time such as 2026-01-31T12:00:00Z"
+            );
+        }
+        time.ok().map(date)
+    }
+}

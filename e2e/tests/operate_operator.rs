@@ -108,7 +108,10 @@ async fn an_image_that_does_not_pull_is_named_until_it_does() {
     let _mine = OPERATOR_IS_MINE.lock().await;
     let shop = Shop::prepare().await.unwrap();
     let missing = format!("servicechain/postgres:of-{}", shop.namespace);
-    let image = format!("images.postgres.16={missing}");
+    let image = format!(
+        "images.postgres.16.repository=servicechain/postgres,images.postgres.16.tag=of-{}",
+        shop.namespace
+    );
     let chart = format!("{CHARTS}/servicechain");
     let set = [
         "upgrade",

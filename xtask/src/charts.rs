@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
@@ -19,6 +19,9 @@ pub(crate) const NAMESPACE: &str = "servicechain-system";
 pub(crate) const OPERATOR: &str = "deployment/servicechain-operator";
 /// Two replicas, one after the other, of which one must get the lease.
 const READY: &str = "120s";
+
+/// Of PostgreSQL, in the values of the chart.
+const CHART_MAJORS: [&str; 3] = ["15", "16", "17"];
 
 /// A release and its chart have one name.
 const CRDS: &str = "servicechain-crds";
@@ -102,7 +105,13 @@ fn values(record: &Record) -> anyhow::Result<Value> {
     if major.parse::<u16>().is_err() {
         bail!("cluster/versions.toml: {major:?} is no major version of PostgreSQL");
     }
-    let urls: serde_json::Map<String, Value> = record
+    // Null takes out what the chart has by itself: a chain must not ask for an image that this cluster cannot get.
+    let mut postgres: Map<String, Value> = CHART_MAJORS
+        .map(|other| (other.to_owned(), Value::Null))
+        .into_iter()
+        .collect();
+    postgres.insert(major.clone(), image("postgres")?);
+    let urls: Map<String, Value> = record
         .node_ports
         .iter()
         .map(|(node_port, port)| (node_port.to_string(), format!("http://127.0.0.1:{port}").into()))
@@ -113,7 +122,7 @@ fn values(record: &Record) -> anyhow::Result<Value> {
             "gateway": image("gateway")?,
             "itemService": image("item-service")?,
             "tokenIssuer": image("token-issuer")?,
-            "postgres": {major.as_str(): image("postgres")?},
+            "postgres": postgres,
             "redis": image("redis")?,
         },
         "defaultPostgresMajor": major,

@@ -147,15 +147,17 @@ pub const SERVICE_NAME_SAYS: &str = "gateway, issuer, client, postgres, redis, k
      reserved, since other objects of the chain are called so";
 
 /// Variables that the operator sets in a service's container.
-pub(crate) const VARIABLES: [&str; 26] = [
+pub const VARIABLES: [&str; 29] = [
     "ACCESS_LOG",
     "ACK_KEY_FILE",
     "ADMIN_PORT",
     "BUNDLE_FILE",
     "CHAIN_UID",
+    "DATABASE_PASSWORD",
     "DATABASE_URL",
     "DRAIN_DELAY",
     "DRAIN_GRACE",
+    "ISSUER_KEYS_URLS",
     "KEYS_PORT",
     "LISTEN_ADDRESS",
     "LOG_FORMAT",
@@ -164,6 +166,7 @@ pub(crate) const VARIABLES: [&str; 26] = [
     "NEXT_HOP_URL",
     "OPERATOR_URL",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_RESOURCE_ATTRIBUTES",
     "POD_UID",
     "PORT",
     "REDIS_URL",

@@ -53,6 +53,14 @@ pub(crate) fn chain(chain: &ServiceChain) -> (ValidatedChain, Mistakes) {
         "spec.tokenPolicy.maxTokenLifetime",
     );
     judge.refuse_template(&spec.pod_defaults, "spec.podDefaults");
+    judge.refuse_reserved(&spec.pod_defaults, "spec.podDefaults");
+    if spec.observability.otlp_endpoint.starts_with("https://") {
+        judge.mistakes.add_unsupported(
+            "spec.observability.otlpEndpoint",
+            "sending traces over TLS",
+            "use an http:// endpoint, such as a collector in the cluster",
+        );
+    }
     if spec.network_policy.mode == NetworkPolicyMode::Strict {
         judge.mistakes.add_unsupported(
             "spec.networkPolicy.mode",

@@ -52,6 +52,41 @@ fn assert_told(changes: &[(&str, Value)], expected: &[&str]) {
 }
 
 #[test]
+fn what_would_collide_in_a_pod_or_a_service_is_refused() {
+    assert_told(
+        &[
+            ("/spec/services/0/port", json!(9091)),
+            (
+                "/spec/services/1/env",
+                json!([{"name": "ISSUER_KEYS_URLS", "value": "x"}]),
+            ),
+            (
+                "/spec/podDefaults",
+                json!({"labels": {"servicechain.dev/chain": "other"}}),
+            ),
+            (
+                "/spec/gateway/service",
+                json!({"loadBalancerClass": "example.com/lb"}),
+            ),
+            (
+                "/spec/observability",
+                json!({"otlpEndpoint": "https://collector:4318"}),
+            ),
+        ],
+        &[
+            "spec.podDefaults.labels: \"servicechain.dev/chain\" is reserved: names with servicechain.dev/ are the \
+             operator's; take another one",
+            "spec.observability.otlpEndpoint: NotSupportedYet: sending traces over TLS cannot be done by this version; \
+             use an http:// endpoint, such as a collector in the cluster",
+            "spec.gateway.service.loadBalancerClass: may be given only with the type LoadBalancer",
+            "spec.services[0].port: 9091 is taken: every pod has its health on 9090 and its keys on 9091",
+            "spec.services[1].env[0].name: \"ISSUER_KEYS_URLS\" is taken: env must not name a variable that the \
+             operator sets, such as PORT, DATABASE_URL or LOG_LEVEL",
+        ],
+    );
+}
+
+#[test]
 fn the_example_of_the_readme_is_accepted() {
     let chain = read(include_str!("../../examples/shop.yaml")).unwrap();
     let path: Vec<&str> = chain

@@ -19,6 +19,12 @@ impl Judge<'_> {
             self.mistakes
                 .add("spec.gateway.service.nodePort", rules::NODE_PORT_SAYS);
         }
+        if !spec.service.load_balancer_class.is_empty() && spec.service.kind != ServiceType::LoadBalancer {
+            self.mistakes.add(
+                "spec.gateway.service.loadBalancerClass",
+                "may be given only with the type LoadBalancer",
+            );
+        }
         Gateway {
             replicas: self.replicas("spec.gateway", spec.replicas, spec.autoscaling.as_ref()),
             service: spec.service.clone(),

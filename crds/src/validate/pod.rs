@@ -10,10 +10,14 @@ const TERMINATION_GRACE_SECONDS: i64 = 30;
 /// Long enough for the endpoints of a Service to reach every node.
 const DRAIN_DELAY: &str = "5s";
 
+/// Of labels and annotations.
+const RESERVED_PREFIX: &str = "servicechain.dev/";
+
 impl Judge<'_> {
     /// `own` over `spec.podDefaults`, with how the pod ends resolved.
     pub(super) fn pod(&mut self, own: &PodSettings, path: &str) -> PodSettings {
         self.refuse_template(own, path);
+        self.refuse_reserved(own, path);
         let pod = merged(&self.chain.spec.pod_defaults, own);
         let grace = pod.termination_grace_period_seconds.unwrap_or_default();
         let drain = pod.drain_delay.as_ref().map(parsed).unwrap_or_default();
@@ -24,6 +28,21 @@ impl Judge<'_> {
             );
         }
         pod
+    }
+
+    /// Refuses labels and annotations that say whose a pod is.
+    pub(super) fn refuse_reserved(&mut self, settings: &PodSettings, path: &str) {
+        for (field, names) in [
+            ("labels", &settings.labels),
+            ("annotations", &settings.annotations),
+        ] {
+            for name in names.keys().filter(|name| name.starts_with(RESERVED_PREFIX)) {
+                self.mistakes.add(
+                    format!("{path}.{field}"),
+                    format!("{name:?} is reserved: names with {RESERVED_PREFIX} are the operator's; take another one"),
+                );
+            }
+        }
     }
 
     pub(super) fn refuse_template(&mut self, settings: &PodSettings, path: &str) {

@@ -10,6 +10,9 @@ use crate::{
     validated::Service,
 };
 
+/// Of health and metrics, and of keys.
+const OWN_PORTS: [i32; 2] = [9090, 9091];
+
 impl Judge<'_> {
     pub(super) fn services(&mut self) -> Vec<Service> {
         let specs = &self.chain.spec.services;
@@ -49,6 +52,15 @@ impl Judge<'_> {
             );
         }
         self.environment(spec, path);
+        if OWN_PORTS.contains(&spec.port) {
+            self.mistakes.add(
+                format!("{path}.port"),
+                format!(
+                    "{} is taken: every pod has its health on 9090 and its keys on 9091",
+                    spec.port
+                ),
+            );
+        }
         if spec.image.is_empty()
             && spec
                 .database

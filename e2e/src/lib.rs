@@ -3,6 +3,8 @@
 
 pub mod balancer;
 pub mod chain;
+#[cfg(feature = "apiserver")]
+pub mod charts;
 pub mod client;
 #[cfg(feature = "apiserver")]
 pub mod cluster;

@@ -92,7 +92,10 @@ impl Chain {
     /// A good token; each number makes another one.
     pub(crate) fn token(&self, algorithm: Algorithm, number: usize) -> Result<String> {
         let issuer = self.issuer(algorithm)?;
-        Ok(specimen::sign_claims(&issuer.key, &object(self.claims(issuer, number))))
+        Ok(specimen::sign_claims(
+            &issuer.key,
+            &object(self.claims(issuer, number)),
+        ))
     }
 
     /// So many good tokens, made on both cores.
@@ -106,7 +109,11 @@ impl Chain {
             };
             let second = scope.spawn(move || make(half..count));
             let mut all = make(0..half)?;
-            all.extend(second.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
+            all.extend(
+                second
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a thread panicked"))??,
+            );
             Ok(all)
         })
     }

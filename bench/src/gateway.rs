@@ -91,7 +91,8 @@ struct Proxies(Vec<(Who, Proxy)>);
 
 impl Proxies {
     fn start(settings: &Settings, setting: &Setting<'_>) -> Result<Self> {
-        let ours = |name: &str, program: &Path, cache, log| peers::servicechain(setting, name, program, cache, log);
+        let ours =
+            |name: &str, program: &Path, cache, log| peers::servicechain(setting, name, program, cache, log);
         let program = &settings.gateway;
         let large = u32::try_from(MANY * 2)?;
         let small = u32::try_from(MANY / 2)?;
@@ -115,7 +116,10 @@ impl Proxies {
     }
 
     fn of(&self, who: Who) -> Option<&Proxy> {
-        self.0.iter().find(|(found, _)| *found == who).map(|(_, proxy)| proxy)
+        self.0
+            .iter()
+            .find(|(found, _)| *found == who)
+            .map(|(_, proxy)| proxy)
     }
 
     /// A figure of a proxy that lets everybody in is none: each way that verifies must take a good token and refuse
@@ -152,7 +156,10 @@ fn check_way(chain: &Chain, load: &mut Load, algorithm: Algorithm, address: Sock
         for bad in Bad::ALL {
             let status = ask(Some(&chain.bad_token(algorithm, bad)?))?.status;
             if !matches!(status, 401 | 403) {
-                bail!("a {} token that is bad ({bad:?}) is answered {status}", algorithm.name());
+                bail!(
+                    "a {} token that is bad ({bad:?}) is answered {status}",
+                    algorithm.name()
+                );
             }
         }
     }
@@ -163,72 +170,202 @@ fn check_way(chain: &Chain, load: &mut Load, algorithm: Algorithm, address: Sock
 }
 
 fn groups(settings: &Settings, chain: &Chain, proxies: &Proxies) -> Result<Vec<Group>> {
-    let one = |algorithm, path: &str| Ok::<_, anyhow::Error>(vec![get(path, Some(&chain.token(algorithm, 0)?))]);
+    let one =
+        |algorithm, path: &str| Ok::<_, anyhow::Error>(vec![get(path, Some(&chain.token(algorithm, 0)?))]);
     let many = |algorithm| {
         let count = if settings.smoke { MANY_IN_SMOKE } else { MANY };
         let tokens = chain.tokens(algorithm, count)?;
-        Ok::<_, anyhow::Error>(tokens.iter().map(|token| get("/items/1", Some(token))).collect::<Vec<_>>())
+        Ok::<_, anyhow::Error>(
+            tokens
+                .iter()
+                .map(|token| get("/items/1", Some(token)))
+                .collect::<Vec<_>>(),
+        )
     };
     let open = || vec![get("/open/1", None)];
-    let small = |name, case, who, way, texts| Contender::new(name, case, who, way, Requests::new(texts, upstream::SMALL.len()));
+    let small = |name, case, who, way, texts| {
+        Contender::new(name, case, who, way, Requests::new(texts, upstream::SMALL.len()))
+    };
 
     let mut repeating = vec![
         small("haproxy_no_auth", "no_token", Who::HaProxy, "open", open()).latency(),
-        small("ours_no_token", "no_token", Who::Ours, "main", open()).over("haproxy_no_auth", None).latency(),
-        small("ours_rs256", "rs256_repeating", Who::Ours, "main", one(RS256, "/items/1")?)
-            .over("haproxy_no_auth", Some(1.0))
-            .over("envoy_jwt_cache", Some(0.5))
-            .latency(),
-        small("before_rs256", "rs256_repeating", Who::Before, "main", one(RS256, "/items/1")?)
-            .over("haproxy_no_auth", None)
-            .over("ours_rs256", None),
-        small("unlogged_rs256", "rs256_repeating_unlogged", Who::OursUnlogged, "main", one(RS256, "/items/1")?)
-            .over("haproxy_no_auth", None),
-        small("ours_es256", "es256_repeating", Who::Ours, "main", one(ES256, "/items/1")?).over("haproxy_no_auth", None),
-        small("ours_eddsa", "eddsa_repeating", Who::Ours, "main", one(EdDSA, "/items/1")?).over("haproxy_no_auth", None),
-        small("haproxy_logged", "no_token_logged", Who::HaProxy, "open_logged", open()).over("haproxy_no_auth", None),
-        small("haproxy_jwt_verify", "rs256_repeating", Who::HaProxy, "RS256", one(RS256, "/items/1")?)
+        small("ours_no_token", "no_token", Who::Ours, "main", open())
             .over("haproxy_no_auth", None)
             .latency(),
-        small("nginx_no_auth", "no_token", Who::Nginx, "open", open()).over("haproxy_no_auth", None).latency(),
+        small(
+            "ours_rs256",
+            "rs256_repeating",
+            Who::Ours,
+            "main",
+            one(RS256, "/items/1")?,
+        )
+        .over("haproxy_no_auth", Some(1.0))
+        .over("envoy_jwt_cache", Some(0.5))
+        .latency(),
+        small(
+            "before_rs256",
+            "rs256_repeating",
+            Who::Before,
+            "main",
+            one(RS256, "/items/1")?,
+        )
+        .over("haproxy_no_auth", None)
+        .over("ours_rs256", None),
+        small(
+            "unlogged_rs256",
+            "rs256_repeating_unlogged",
+            Who::OursUnlogged,
+            "main",
+            one(RS256, "/items/1")?,
+        )
+        .over("haproxy_no_auth", None),
+        small(
+            "ours_es256",
+            "es256_repeating",
+            Who::Ours,
+            "main",
+            one(ES256, "/items/1")?,
+        )
+        .over("haproxy_no_auth", None),
+        small(
+            "ours_eddsa",
+            "eddsa_repeating",
+            Who::Ours,
+            "main",
+            one(EdDSA, "/items/1")?,
+        )
+        .over("haproxy_no_auth", None),
+        small(
+            "haproxy_logged",
+            "no_token_logged",
+            Who::HaProxy,
+            "open_logged",
+            open(),
+        )
+        .over("haproxy_no_auth", None),
+        small(
+            "haproxy_jwt_verify",
+            "rs256_repeating",
+            Who::HaProxy,
+            "RS256",
+            one(RS256, "/items/1")?,
+        )
+        .over("haproxy_no_auth", None)
+        .latency(),
+        small("nginx_no_auth", "no_token", Who::Nginx, "open", open())
+            .over("haproxy_no_auth", None)
+            .latency(),
         small("envoy_no_auth", "no_token", Who::Envoy, "open", open()).over("haproxy_no_auth", None),
-        small("envoy_jwt_cache", "rs256_repeating", Who::Envoy, "cached", one(RS256, "/items/1")?)
-            .over("haproxy_no_auth", None)
-            .latency(),
+        small(
+            "envoy_jwt_cache",
+            "rs256_repeating",
+            Who::Envoy,
+            "cached",
+            one(RS256, "/items/1")?,
+        )
+        .over("haproxy_no_auth", None)
+        .latency(),
     ];
     if settings.main_only {
         repeating.retain(|contender| {
-            ["haproxy_no_auth", "ours_rs256", "before_rs256", "unlogged_rs256", "ours_no_token"].contains(&contender.name)
+            [
+                "haproxy_no_auth",
+                "ours_rs256",
+                "before_rs256",
+                "unlogged_rs256",
+                "ours_no_token",
+            ]
+            .contains(&contender.name)
         });
         return Ok(vec![present(repeating, proxies)]);
     }
     let (rs256, es256) = (many(RS256)?, many(ES256)?);
     let never_seen = vec![
-        small("haproxy_rs256", "rs256_never_seen", Who::HaProxy, "RS256", rs256.clone()),
-        small("haproxy_es256", "es256_never_seen", Who::HaProxy, "ES256", es256.clone()),
-        small("ours_rs256_new", "rs256_never_seen", Who::OursTinyCache, "main", rs256.clone())
-            .over("haproxy_rs256", Some(0.8)),
-        small("ours_es256_new", "es256_never_seen", Who::OursTinyCache, "main", es256.clone())
-            .over("haproxy_es256", Some(0.8)),
-        small("ours_eddsa_new", "eddsa_never_seen", Who::OursTinyCache, "main", many(EdDSA)?)
-            .over("haproxy_es256", None),
-        small("envoy_rs256", "rs256_never_seen", Who::Envoy, "verify", rs256.clone()).over("haproxy_rs256", None),
+        small(
+            "haproxy_rs256",
+            "rs256_never_seen",
+            Who::HaProxy,
+            "RS256",
+            rs256.clone(),
+        ),
+        small(
+            "haproxy_es256",
+            "es256_never_seen",
+            Who::HaProxy,
+            "ES256",
+            es256.clone(),
+        ),
+        small(
+            "ours_rs256_new",
+            "rs256_never_seen",
+            Who::OursTinyCache,
+            "main",
+            rs256.clone(),
+        )
+        .over("haproxy_rs256", Some(0.8)),
+        small(
+            "ours_es256_new",
+            "es256_never_seen",
+            Who::OursTinyCache,
+            "main",
+            es256.clone(),
+        )
+        .over("haproxy_es256", Some(0.8)),
+        small(
+            "ours_eddsa_new",
+            "eddsa_never_seen",
+            Who::OursTinyCache,
+            "main",
+            many(EdDSA)?,
+        )
+        .over("haproxy_es256", None),
+        small(
+            "envoy_rs256",
+            "rs256_never_seen",
+            Who::Envoy,
+            "verify",
+            rs256.clone(),
+        )
+        .over("haproxy_rs256", None),
         small("envoy_es256", "es256_never_seen", Who::Envoy, "verify", es256).over("haproxy_es256", None),
     ];
     let in_turn = vec![
         small("haproxy_no_auth", "no_token", Who::HaProxy, "open", open()),
-        small("ours_within", "rs256_20000_in_cache", Who::Ours, "main", rs256.clone()).over("haproxy_no_auth", None),
-        small("ours_beyond", "rs256_20000_cache_of_10000", Who::OursSmallCache, "main", rs256).over("haproxy_no_auth", None),
+        small(
+            "ours_within",
+            "rs256_20000_in_cache",
+            Who::Ours,
+            "main",
+            rs256.clone(),
+        )
+        .over("haproxy_no_auth", None),
+        small(
+            "ours_beyond",
+            "rs256_20000_cache_of_10000",
+            Who::OursSmallCache,
+            "main",
+            rs256,
+        )
+        .over("haproxy_no_auth", None),
     ];
     let mut groups = vec![repeating, never_seen, in_turn];
     for (case, path, least) in [
         ("answer_1_kib", "1k", 1024),
         ("answer_64_kib", "64k", 64 * 1024),
-        ("answer_streamed_64_kib", "streamed", upstream::STREAMED_CHUNKS * upstream::CHUNK_BYTES),
+        (
+            "answer_streamed_64_kib",
+            "streamed",
+            upstream::STREAMED_CHUNKS * upstream::CHUNK_BYTES,
+        ),
     ] {
         let with = |name, who, way, texts| Contender::new(name, case, who, way, Requests::new(texts, least));
         groups.push(vec![
-            with("haproxy", Who::HaProxy, "open", vec![get(&format!("/{path}"), None)]),
+            with(
+                "haproxy",
+                Who::HaProxy,
+                "open",
+                vec![get(&format!("/{path}"), None)],
+            ),
             with("nginx", Who::Nginx, "open", vec![get(&format!("/{path}"), None)]).over("haproxy", None),
             with("ours", Who::Ours, "main", one(RS256, &format!("/{path}"))?).over("haproxy", None),
         ]);
@@ -237,19 +374,31 @@ fn groups(settings: &Settings, chain: &Chain, proxies: &Proxies) -> Result<Vec<G
     groups.push(vec![
         small("haproxy", "upload_64_kib", Who::HaProxy, "open", upload(None)),
         small("nginx", "upload_64_kib", Who::Nginx, "open", upload(None)).over("haproxy", None),
-        small("ours", "upload_64_kib", Who::Ours, "main", upload(Some(&chain.token(RS256, 0)?))).over("haproxy", None),
+        small(
+            "ours",
+            "upload_64_kib",
+            Who::Ours,
+            "main",
+            upload(Some(&chain.token(RS256, 0)?)),
+        )
+        .over("haproxy", None),
     ]);
     Ok(groups.into_iter().map(|group| present(group, proxies)).collect())
 }
 
 /// Without those whose program is not there.
 fn present(group: Group, proxies: &Proxies) -> Group {
-    group.into_iter().filter(|contender| proxies.of(contender.who).is_some()).collect()
+    group
+        .into_iter()
+        .filter(|contender| proxies.of(contender.who).is_some())
+        .collect()
 }
 
 fn measure(settings: &Settings, load: &mut Load, proxies: &Proxies, group: &mut Group) -> Result<()> {
     let slice = |load: &mut Load, contender: &mut Contender, pace| -> Result<Seen<_>> {
-        let proxy = proxies.of(contender.who).context("a contender that does not run")?;
+        let proxy = proxies
+            .of(contender.who)
+            .context("a contender that does not run")?;
         let (address, process) = (proxy.address(contender.way)?, &proxy.process);
         let window = (settings.warm_up(), settings.slice());
         let mark = || process.processor_time();
@@ -370,11 +519,17 @@ fn get(path: &str, token: Option<&str>) -> Vec<u8> {
 
 fn put(path: &str, token: Option<&str>) -> Vec<u8> {
     let body = "x".repeat(UPLOAD);
-    format!("PUT {path} {}Content-Length: {UPLOAD}\r\n\r\n{body}", lines(token)).into_bytes()
+    format!(
+        "PUT {path} {}Content-Length: {UPLOAD}\r\n\r\n{body}",
+        lines(token)
+    )
+    .into_bytes()
 }
 
 fn lines(token: Option<&str>) -> String {
-    let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let authorization = token
+        .map(|token| format!("Authorization: Bearer {token}\r\n"))
+        .unwrap_or_default();
     format!("HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench/1\r\nAccept: */*\r\n{authorization}")
 }
 
@@ -389,4 +544,3 @@ fn per_second(answered: u64, took: Duration) -> f64 {
 fn count(number: u64) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX).max(1))
 }
-

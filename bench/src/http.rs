@@ -58,9 +58,15 @@ mod tests {
     #[test]
     fn a_head_tells_how_its_message_goes_on() {
         let of = |text: &str| head(text.as_bytes()).map(|head| head.framing);
-        assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n{}"), Some(Framing::Length(41)));
+        assert_eq!(
+            of("HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n{}"),
+            Some(Framing::Length(41))
+        );
         assert_eq!(of("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Framing::Length(0)));
-        assert_eq!(of("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"), Some(Framing::Chunked));
+        assert_eq!(
+            of("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+            Some(Framing::Chunked)
+        );
         assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 41\r\n"), None);
         assert_eq!(status(b"HTTP/1.1 401 Unauthorized\r\n"), Some(401));
         assert!(ends_chunked(b"2\r\nab\r\n0\r\n\r\n"));

@@ -249,12 +249,15 @@ impl Load {
 
     fn client(&self, target: SocketAddr, number: usize) -> Result<Client> {
         // Blocking, so that nobody asks before it is connected.
-        let stream = std::net::TcpStream::connect(target).with_context(|| format!("{target} takes no connection"))?;
+        let stream =
+            std::net::TcpStream::connect(target).with_context(|| format!("{target} takes no connection"))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(number + 1), interest)?;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(number + 1), interest)?;
         Ok(Client {
             stream,
             request: 0,
@@ -277,19 +280,30 @@ impl Load {
         let mut steps = Vec::new();
         for event in &self.events {
             match event.token() {
-                LISTENER => while let Ok((mut stream, _)) = self.listener.accept() {
-                    let _ = stream.set_nodelay(true);
-                    let place = self.upstream.iter().position(Option::is_none).unwrap_or(self.upstream.len());
-                    let interest = Interest::READABLE | Interest::WRITABLE;
-                    if self.poll.registry().register(&mut stream, Token(UPSTREAM + place), interest).is_err() {
-                        continue;
+                LISTENER => {
+                    while let Ok((mut stream, _)) = self.listener.accept() {
+                        let _ = stream.set_nodelay(true);
+                        let place = self
+                            .upstream
+                            .iter()
+                            .position(Option::is_none)
+                            .unwrap_or(self.upstream.len());
+                        let interest = Interest::READABLE | Interest::WRITABLE;
+                        if self
+                            .poll
+                            .registry()
+                            .register(&mut stream, Token(UPSTREAM + place), interest)
+                            .is_err()
+                        {
+                            continue;
+                        }
+                        let connection = Some(Connection::new(stream));
+                        match self.upstream.get_mut(place) {
+                            Some(free) => *free = connection,
+                            None => self.upstream.push(connection),
+                        }
                     }
-                    let connection = Some(Connection::new(stream));
-                    match self.upstream.get_mut(place) {
-                        Some(free) => *free = connection,
-                        None => self.upstream.push(connection),
-                    }
-                },
+                }
                 Token(token) if token >= UPSTREAM => {
                     if let Some(place) = self.upstream.get_mut(token - UPSTREAM)
                         && let Some(connection) = place

@@ -12,8 +12,13 @@ use crate::settings::Settings;
 pub(crate) fn describe() -> String {
     let field = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        line.split_once(':')
+            .map(|(_, value)| value.trim().to_owned())
+            .unwrap_or_default()
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let system = rustix::system::uname();
@@ -75,7 +80,10 @@ mod tests {
     fn versions_are_found_in_what_programs_say() {
         for (said, version) in [
             ("nginx version: nginx/1.22.1", "1.22.1"),
-            ("HAProxy version 2.6.12-1+deb12u4 2025/10/02 - https://haproxy.org/", "2.6.12-1+deb12u4"),
+            (
+                "HAProxy version 2.6.12-1+deb12u4 2025/10/02 - https://haproxy.org/",
+                "2.6.12-1+deb12u4",
+            ),
             ("servicechain-gateway 0.1.0", "0.1.0"),
         ] {
             assert_eq!(version_in(said).as_deref(), Some(version));

@@ -72,7 +72,10 @@ fn run(args: &Args) -> Result<()> {
     let mut out = std::io::stdout();
     for row in &report.rows {
         let ratio = match (row.ratio, &row.ratio_to) {
-            (Some(ratio), Some(to)) => format!("{ratio:.3} of {to} ({:.2} to {:.2})", row.spread[0], row.spread[1]),
+            (Some(ratio), Some(to)) => format!(
+                "{ratio:.3} of {to} ({:.2} to {:.2})",
+                row.spread[0], row.spread[1]
+            ),
             _ => String::new(),
         };
         writeln!(
@@ -81,7 +84,11 @@ fn run(args: &Args) -> Result<()> {
             row.case,
             row.proxy,
             row.cpu_micros_per_request,
-            if row.errors > 0 { format!("  {} ERRORS", row.errors) } else { String::new() }
+            if row.errors > 0 {
+                format!("  {} ERRORS", row.errors)
+            } else {
+                String::new()
+            }
         )?;
     }
     for line in report.verdicts() {

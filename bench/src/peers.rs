@@ -104,7 +104,11 @@ routes:
     let ports = ports(["main", "admin", "keys"])?;
     let mut command = Command::new(program);
     command
-        .args(["--listen-address=127.0.0.1", "--workload=gateway", "--pod-uid=bench"])
+        .args([
+            "--listen-address=127.0.0.1",
+            "--workload=gateway",
+            "--pod-uid=bench",
+        ])
         .arg("--config")
         .arg(&config)
         .arg(format!("--chain-uid={}", Chain::chain_uid()))
@@ -128,7 +132,7 @@ pub(crate) fn nginx(setting: &Setting<'_>) -> Result<Proxy> {
     let (folder_text, port, upstream) = (folder.display(), ports[0].1, setting.upstream);
     let text = format!(
         r"daemon off; master_process off; worker_processes 1; pid {folder_text}/pid; error_log {folder_text}/error.log;
-events {{ worker_connections 20000; }}
+events {{ worker_connections 8000; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 75s; client_max_body_size 10m;
   client_body_temp_path {folder_text}/body; proxy_temp_path {folder_text}/proxy;
@@ -136,7 +140,7 @@ http {{
   upstream a {{ server {upstream}; keepalive 512; keepalive_requests 1000000000; }}
   server {{
     listen {port};
-    location / {{ proxy_pass http://a; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_request_buffering off; proxy_buffering off; }}
+    location / {{ proxy_pass http://a; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_max_temp_file_size 0; }}
   }}
 }}
 "
@@ -154,7 +158,7 @@ pub(crate) fn haproxy(setting: &Setting<'_>) -> Result<Proxy> {
     let mut text = format!(
         "global
   nbthread 1
-  maxconn 20000
+  maxconn 8000
   log stdout format raw local0
 defaults
   mode http
@@ -211,9 +215,7 @@ pub(crate) fn envoy(setting: &Setting<'_>, program: &PathBuf) -> Result<Proxy> {
         .iter()
         .map(|(way, address)| envoy_listener(setting.chain, way, *address))
         .collect();
-    let socket = |address: SocketAddr| {
-        json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
-    };
+    let socket = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
     let config = json!({"static_resources": {
         "listeners": listeners?,
         "clusters": [{
@@ -228,7 +230,14 @@ pub(crate) fn envoy(setting: &Setting<'_>, program: &PathBuf) -> Result<Proxy> {
     fs::write(&file, config.to_string())?;
     let mut command = Command::new(program);
     command
-        .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
+        .args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "error",
+            "-c",
+        ])
         .arg(&file);
     start(setting, "envoy", ports, &mut command)
 }
@@ -248,7 +257,10 @@ fn envoy_listener(chain: &Chain, way: &str, address: SocketAddr) -> Result<serde
             }
             providers.insert(issuer.key.algorithm().name().to_owned(), provider);
         }
-        let any: Vec<_> = providers.keys().map(|name| json!({"provider_name": name})).collect();
+        let any: Vec<_> = providers
+            .keys()
+            .map(|name| json!({"provider_name": name}))
+            .collect();
         filters.push(json!({"name": "envoy.filters.http.jwt_authn", "typed_config": {
             "@type": type_url("http.jwt_authn.v3.JwtAuthentication"),
             "providers": providers,

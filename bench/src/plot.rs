@@ -12,13 +12,20 @@ const WIDTH: f64 = 900.0;
 /// Ratios as bars from 0, a tick at each row's goal. Rows without a ratio are left out.
 pub(crate) fn ratios(rows: &[Row]) -> String {
     let rows: Vec<(&Row, f64)> = rows.iter().filter_map(|row| Some((row, row.ratio?))).collect();
-    let most = rows.iter().map(|(row, ratio)| ratio.max(row.spread[1])).fold(1.0, f64::max);
+    let most = rows
+        .iter()
+        .map(|(row, ratio)| ratio.max(row.spread[1]))
+        .fold(1.0, f64::max);
     let scale = (WIDTH - LABELS - 80.0) / most;
     let mut y = 30.0;
     let mut body = String::new();
     for (row, ratio) in rows {
         let (right, middle) = (ratio * scale, y + BAR / 2.0);
-        let colour = if row.proxy.starts_with("servicechain") { "#2b6cb0" } else { "#a0aec0" };
+        let colour = if row.proxy.starts_with("servicechain") {
+            "#2b6cb0"
+        } else {
+            "#a0aec0"
+        };
         let _ = write!(
             body,
             r##"<text x="{:.0}" y="{:.1}" text-anchor="end">{} · {} / {}</text>

@@ -92,7 +92,9 @@ impl ProcessorTime {
                 .split(' ')
                 .next()
                 .and_then(|nanos| nanos.parse().ok())
-                .context("this kernel does not tell threads' processor time in /proc/PID/task/TID/schedstat")?;
+                .context(
+                    "this kernel does not tell threads' processor time in /proc/PID/task/TID/schedstat",
+                )?;
             threads.insert(thread, nanos);
         }
         Ok(Self(threads))

@@ -58,7 +58,8 @@ impl Report {
         fs::create_dir_all(folder)?;
         self.write_json(&folder.join(format!("{section}.json")))?;
         let file = folder.join(format!("{section}.md"));
-        fs::write(&file, self.page(section, about)).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(&file, self.page(section, about))
+            .with_context(|| format!("cannot write {}", file.display()))?;
         let file = folder.join(format!("{section}.svg"));
         fs::write(&file, plot::ratios(&self.rows)).with_context(|| format!("cannot write {}", file.display()))
     }
@@ -99,7 +100,10 @@ impl Report {
 
     /// The results with a goal, one a line.
     pub(crate) fn verdicts(&self) -> Vec<String> {
-        let with_goal = self.rows.iter().filter_map(|row| Some((row, row.goal?, row.ratio?)));
+        let with_goal = self
+            .rows
+            .iter()
+            .filter_map(|row| Some((row, row.goal?, row.ratio?)));
         with_goal
             .map(|(row, goal, ratio)| {
                 let to = row.ratio_to.as_deref().unwrap_or("");
@@ -108,12 +112,17 @@ impl Report {
                 } else {
                     String::new()
                 };
-                format!("{} {} {ratio:.2} of {to} (goal {goal:.2}){errors}", row.bench, row.case)
+                format!(
+                    "{} {} {ratio:.2} of {to} (goal {goal:.2}){errors}",
+                    row.bench, row.case
+                )
             })
             .collect()
     }
 }
 
 fn figure(figure: Option<f64>, digits: usize) -> String {
-    figure.map(|figure| format!("{figure:.digits$}")).unwrap_or_default()
+    figure
+        .map(|figure| format!("{figure:.digits$}"))
+        .unwrap_or_default()
 }

@@ -16,7 +16,11 @@ pub(crate) struct Middle {
 }
 
 /// Runs `slice` for each of `count` contenders in every round, in alternating order. It is given the contender.
-pub(crate) fn interleave(rounds: usize, count: usize, mut slice: impl FnMut(usize) -> Result<()>) -> Result<()> {
+pub(crate) fn interleave(
+    rounds: usize,
+    count: usize,
+    mut slice: impl FnMut(usize) -> Result<()>,
+) -> Result<()> {
     for round in 0..rounds {
         for turn in 0..count {
             slice(if round % 2 == 0 { turn } else { count - 1 - turn })?;
@@ -57,7 +61,10 @@ impl Series {
 )]
 pub(crate) fn quantile(sorted: &[f64], of: f64) -> Option<f64> {
     let place = of * sorted.len().checked_sub(1)? as f64;
-    let (below, above) = (sorted.get(place.floor() as usize)?, sorted.get(place.ceil() as usize)?);
+    let (below, above) = (
+        sorted.get(place.floor() as usize)?,
+        sorted.get(place.ceil() as usize)?,
+    );
     Some(below + (above - below) * place.fract())
 }
 

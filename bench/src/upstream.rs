@@ -53,8 +53,10 @@ impl Answers {
     pub(crate) fn new() -> Self {
         let whole = |body: &str| {
             let length = body.len();
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
-                .into_bytes()
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .into_bytes()
         };
         let chunk = "x".repeat(CHUNK_BYTES);
         let mut streamed = vec![
@@ -149,7 +151,9 @@ impl Connection {
             State::Body(_) => bytes.len(),
             State::Chunked => return self.chunked(bytes),
         };
-        let State::Body(left) = self.state else { return false };
+        let State::Body(left) = self.state else {
+            return false;
+        };
         self.input.clear();
         self.state = State::Body(left.saturating_sub(rest));
         self.ended(left <= rest)
@@ -177,7 +181,9 @@ impl Connection {
         let pieces = answers.pieces(self.answer);
         while let Some(piece) = pieces.get(self.written.0) {
             match self.stream.write(&piece[self.written.1..]) {
-                Ok(written) if self.written.1 + written == piece.len() => self.written = (self.written.0 + 1, 0),
+                Ok(written) if self.written.1 + written == piece.len() => {
+                    self.written = (self.written.0 + 1, 0)
+                }
                 Ok(written) => self.written.1 += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),

@@ -12,9 +12,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::access;
+use crate::access::{self, AccessRecord};
 use crate::clock::Clock;
-use log_writer::LogWriter;
+pub(crate) use log_writer::LogWriter;
 
 /// One request in a hundred: enough to see, too little to cost.
 const DEFAULT_SAMPLING_PERCENT: f64 = 1.0;
@@ -99,7 +99,7 @@ pub fn init(args: &TelemetryArgs, service: &str) -> Result<Telemetry, TelemetryE
     {
         filter = filter.add_directive(directive);
     }
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer.clone());
     let lines = match args.log_format {
         LogFormat::Json => lines
             .json()
@@ -113,6 +113,9 @@ pub fn init(args: &TelemetryArgs, service: &str) -> Result<Telemetry, TelemetryE
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|_| TelemetryError::AlreadyInitialised)?;
+    if args.log_format == LogFormat::Json && AccessRecord::is_wanted() {
+        access::write_directly(writer, Clock::system());
+    }
     let spans = match &args.otlp_endpoint {
         Some(endpoint) => Some(export::start(
             endpoint,

@@ -110,6 +110,13 @@ impl TraceId {
     pub fn to_bytes(self) -> [u8; 16] {
         self.0
     }
+
+    /// As it is shown, in ASCII.
+    pub(crate) fn to_hex(self) -> [u8; 32] {
+        let mut text = [0; 32];
+        write_hex(&self.0, &mut text);
+        text
+    }
 }
 
 impl SpanId {

@@ -130,8 +130,8 @@ async fn push(
     endpoint.answer(&asked, delivered)
 }
 
-/// READ: an authority's word, so only from a pod that is confirmed itself; unless it is asked by its own name. That is
-/// an operator which looks for the newest bundle (line 11), and nobody may be confirmed before it has found it.
+/// READ: an authority's word, so only from a pod that is one; unless it is asked by its own name. That is an operator
+/// which looks for the newest bundle (line 11), and nobody may be confirmed before it has found it.
 async fn read(State(endpoint): State<Arc<Endpoint>>, headers: HeaderMap) -> Response {
     let is_named = headers
         .get(POD_UID)
@@ -139,7 +139,7 @@ async fn read(State(endpoint): State<Arc<Endpoint>>, headers: HeaderMap) -> Resp
     let held = endpoint
         .verifier
         .held()
-        .filter(|_| is_named || endpoint.verifier.is_confirmed());
+        .filter(|_| is_named || endpoint.verifier.is_authority());
     let Some(held) = held else {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -216,6 +216,9 @@ impl Endpoint {
     }
 
     fn answer(&self, asked: &Asked, delivered: Delivered) -> Result<Response, NoAnswer> {
+        if delivered.outcome != Outcome::Refused {
+            self.verifier.note_asked();
+        }
         let config = self.verifier.config();
         let key = config.ack_key.as_ref().ok_or(NoAnswer::NoAckKey)?;
         let (held, durable) = self.verifier.held_durably();

@@ -1,6 +1,7 @@
 //! A process's verifier: the bundle it holds, the verdicts it remembers, and the judgement of a request by both. It
 //! swaps bundles under running requests; how bundles reach it is its submodules' to know.
 
+mod authority;
 mod config;
 mod counters;
 mod delivery;
@@ -27,6 +28,7 @@ use crate::rejected::{Rejected, TokenFault, Unavailable};
 use crate::verified_cache::VerifiedCache;
 use crate::verify::{issuer_of, largest_token, reach_verdict, still_holds};
 
+use authority::Authority;
 pub use config::{ArgsError, Clock, UnconfirmedStart, VerifierArgs, VerifierConfig};
 pub use counters::Counters;
 pub use delivery::Delivered;
@@ -68,6 +70,7 @@ pub struct Verifier {
     durable: AtomicU64,
     /// What the operator said since the start.
     word: watch::Sender<Word>,
+    authority: Mutex<Authority>,
     started: Instant,
     /// When the operator last said anything, in milliseconds after `started`.
     confirmed_after: AtomicU64,
@@ -120,6 +123,7 @@ impl Verifier {
             taking: Mutex::new(()),
             durable: AtomicU64::new(0),
             word: watch::Sender::new(Word::Awaited),
+            authority: Mutex::new(Authority::new(Instant::now())),
             started: Instant::now(),
             confirmed_after: AtomicU64::new(0),
             inquiries: Inquiries::default(),

@@ -2,10 +2,9 @@
 //! answer only by its MAC over the nonce of this knock.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use servicechain_keys::knock::MAX_KNOCK_BYTES;
 use servicechain_keys::wire::{KNOCK_PATH, MAC};
@@ -14,9 +13,7 @@ use tokio::time::Instant;
 
 use super::Verifier;
 use super::exchange::{ExchangeError, exchange};
-
-/// A pod knocks no more often.
-const BETWEEN_KNOCKS: Duration = Duration::from_secs(1);
+use super::start::BETWEEN_KNOCKS;
 
 /// Why a knock brought no word.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +26,8 @@ pub(crate) enum NoWord {
     Seal(#[from] serde_json::Error),
     #[error("no answer")]
     Exchange(#[from] ExchangeError),
+    #[error("it cannot say yet")]
+    NotYet,
     #[error("the answer is not authentic")]
     NotAuthentic,
     #[error("nobody there is surely the leader")]
@@ -90,6 +89,9 @@ impl Verifier {
             .body(Full::new(Bytes::from(sealed.body)))
             .map_err(|_| NoWord::Address)?;
         let reply = exchange(&self.client, request, MAX_KNOCK_BYTES).await?;
+        if reply.status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(NoWord::NotYet);
+        }
         let mac: Option<Mac> = reply
             .headers
             .get(MAC)

@@ -6,14 +6,17 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use servicechain_keys::{BundleRefusal, Generation, KnockReason};
+use tokio::time::Instant;
 
 use super::{UnconfirmedStart, Verifier, VerifierConfig};
 use crate::verifier::Delivered;
 
 /// How often the bundle file is read again.
 const BETWEEN_READINGS: Duration = Duration::from_secs(10);
-/// The first and the longest pause between knocks that brought no word.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// A pod knocks no more often.
+pub(super) const BETWEEN_KNOCKS: Duration = Duration::from_secs(1);
+/// Between knocks that brought no word, once readiness waits for it no more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why a verifier does not start.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +106,7 @@ impl Verifier {
         self.is_confirmed() || (self.held().is_some() && is_silent && may_serve_unconfirmed)
     }
 
-    /// Whether what is held is as new as an authority said since the start. An unconfirmed pod is no authority itself.
+    /// Whether what is held is as new as an authority said since the start.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
         let generation = self.generation();
@@ -137,28 +140,33 @@ async fn read_again(verifier: Weak<Verifier>) {
     }
 }
 
-/// Knocks until the operator answers, and from then on as often as the staleness bound needs.
+/// Knocks until the operator answers, and from then on whenever it must be heard of again.
 async fn keep_knocking(verifier: Weak<Verifier>) {
-    let (mut pause, longest_pause) = PAUSES;
+    let mut pause = BETWEEN_KNOCKS;
     loop {
         let Some(this) = verifier.upgrade() else { return };
+        let due = this.knock_due();
+        if due > Instant::now() {
+            drop(this);
+            tokio::time::sleep_until(due).await;
+            continue;
+        }
         match this.knock(KnockReason::Started, None).await {
             Ok(answer) => {
-                this.word
-                    .send_replace(Word::Newest(answer.generation.unwrap_or_default()));
-                let longest = this.config.max_staleness;
-                if longest.is_zero() {
-                    return;
-                }
-                pause = (longest / 3).max(PAUSES.0);
+                this.heed(answer.generation.unwrap_or_default());
+                pause = BETWEEN_KNOCKS;
             }
             Err(error) => {
                 tracing::warn!(%error, cause = error.source().map(tracing::field::display), "no word from the operator");
-                pause = (pause * 2).min(longest_pause);
+                // As long as readiness waits for it, as often as may be.
+                let is_awaited = *this.word.borrow() == Word::Awaited;
+                drop(this);
+                tokio::time::sleep(pause).await;
+                if !is_awaited {
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
-        drop(this);
-        tokio::time::sleep(pause).await;
     }
 }
 

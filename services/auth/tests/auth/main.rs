@@ -7,6 +7,7 @@
 )]
 
 mod attacks;
+mod authority;
 mod authorization;
 mod cache;
 mod keys_endpoint;

@@ -284,7 +284,7 @@ mod tests {
         for record in [plain, odd] {
             let mut line = Vec::new();
             record.write_json(Duration::from_secs(1), &mut line);
-            assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            assert_eq!(std::str::from_utf8(&line).unwrap().lines().count(), 1);
             let mut directly: Value = serde_json::from_slice(&line).unwrap();
             let mut by_event = by_event(&record);
             assert_eq!(directly["timestamp"], "1970-01-01T00:00:01.000000Z");

@@ -188,6 +188,17 @@ pub const TRUSTED_PROXIES_SAYS: &str =
 pub const NODE_PORT: &str = "!has(self.nodePort) || self.type != 'ClusterIP'";
 pub const NODE_PORT_SAYS: &str = "nodePort may be given only with the types NodePort and LoadBalancer";
 
+pub const LOAD_BALANCER_CLASS: &str = "self.loadBalancerClass == '' || self.type == 'LoadBalancer'";
+pub const LOAD_BALANCER_CLASS_SAYS: &str = "loadBalancerClass may be given only with the type LoadBalancer";
+
+pub const SERVICE_PORT: &str = "self != 9090 && self != 9091";
+pub const SERVICE_PORT_SAYS: &str =
+    "port must not be 9090 or 9091, where every pod has its health and its keys";
+
+/// Of labels and annotations that say whose an object is.
+pub(crate) const RESERVED_PREFIX: &str = "servicechain.dev/";
+pub const RESERVED_PREFIX_SAYS: &str = "names that start with servicechain.dev/ are the operator's";
+
 pub const REQUEST_BYTES: &str =
     "quantity(self).isGreaterThan(quantity('0')) && !quantity(self).isGreaterThan(quantity('1Gi'))";
 pub const REQUEST_BYTES_SAYS: &str = "requestBytes must be between 1 and 1Gi";
@@ -230,6 +241,15 @@ pub fn between(least: &str, most: &str) -> Value {
 #[must_use]
 pub fn whole_seconds_between(least: &str, most: &str) -> Value {
     json!([between(least, most)[0], {"rule": WHOLE_SECONDS, "message": WHOLE_SECONDS_SAYS}])
+}
+
+/// The rule that no label or annotation of the operator is given.
+#[must_use]
+pub fn not_reserved() -> Value {
+    json!([{
+        "rule": format!("self.all(name, !name.startsWith('{RESERVED_PREFIX}'))"),
+        "message": RESERVED_PREFIX_SAYS,
+    }])
 }
 
 /// The rule that no variable of the operator is given.

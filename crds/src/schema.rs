@@ -162,6 +162,13 @@ mod tests {
         }
     }
 
+    /// Whether a path leads into a type of Kubernetes.
+    fn is_of_kubernetes(path: &str) -> bool {
+        let mut names = path.split('.').map(|name| name.trim_end_matches("[]"));
+        names.next_back();
+        names.any(|name| OF_KUBERNETES.contains(&name))
+    }
+
     fn walk_both(mut visit: impl FnMut(&str, &Map<String, Value>)) {
         for crd in [service_chain_crd(), revocation_crd()] {
             walk(
@@ -173,12 +180,15 @@ mod tests {
     }
 
     #[test]
-    fn every_list_string_and_map_is_bounded() {
+    fn every_list_string_map_and_number_is_bounded() {
         walk_both(|path, schema| {
             let has = |name| schema.contains_key(name);
             match schema.get("type").and_then(Value::as_str) {
                 Some("string") => assert!(has("maxLength") || has("enum") || has("format"), "{path}"),
                 Some("array") => assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path}"),
+                Some("integer") if path.starts_with(".spec") && !is_of_kubernetes(path) => {
+                    assert!(has("minimum") && has("maximum"), "{path}");
+                }
                 Some("object") if has("additionalProperties") => assert!(has("maxProperties"), "{path}"),
                 _ => {}
             }
@@ -188,9 +198,8 @@ mod tests {
     #[test]
     fn every_field_of_ours_has_a_description() {
         walk_both(|path, schema| {
-            let of_ours = path.starts_with(".spec") || path.starts_with(".status");
-            let item = path.ends_with("[]") || path.contains("[].") || path == ".spec" || path == ".status";
-            if of_ours && !item {
+            let is_field = path.starts_with(".spec") || path.starts_with(".status");
+            if is_field && !is_of_kubernetes(path) && !path.ends_with("[]") {
                 assert!(schema.contains_key("description"), "{path} has no description");
             }
         });

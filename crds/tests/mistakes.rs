@@ -74,12 +74,12 @@ fn what_would_collide_in_a_pod_or_a_service_is_refused() {
             ),
         ],
         &[
-            "spec.podDefaults.labels: \"servicechain.dev/chain\" is reserved: names with servicechain.dev/ are the \
-             operator's; take another one",
+            "spec.podDefaults.labels: \"servicechain.dev/chain\" is reserved: names that start with servicechain.dev/ are \
+             the operator's; take another one",
             "spec.observability.otlpEndpoint: NotSupportedYet: sending traces over TLS cannot be done by this version; \
              use an http:// endpoint, such as a collector in the cluster",
-            "spec.gateway.service.loadBalancerClass: may be given only with the type LoadBalancer",
-            "spec.services[0].port: 9091 is taken: every pod has its health on 9090 and its keys on 9091",
+            "spec.gateway.service.loadBalancerClass: loadBalancerClass may be given only with the type LoadBalancer",
+            "spec.services[0].port: port must not be 9090 or 9091, where every pod has its health and its keys",
             "spec.services[1].env[0].name: \"ISSUER_KEYS_URLS\" is taken: env must not name a variable that the \
              operator sets, such as PORT, DATABASE_URL or LOG_LEVEL",
         ],

@@ -20,19 +20,21 @@ pub struct GatewaySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub replicas: Option<i32>,
-    /// Lets a HorizontalPodAutoscaler choose the number of pods; not together with `replicas`.
+    /// Lets a HorizontalPodAutoscaler choose the number of pods; not together with `replicas`. Not supported
+    /// yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
     /// The Service in front of the gateway pods.
     #[serde(default)]
     pub service: GatewayServiceSpec,
-    /// An Ingress in front of the Service. Default: none.
+    /// An Ingress in front of the Service. Default: none. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
-    /// A Gateway API HTTPRoute to the Service. Default: none.
+    /// A Gateway API HTTPRoute to the Service. Default: none. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HttpRouteSpec>,
-    /// Lets the gateway itself terminate TLS, on the Service's port 443. Default: clear HTTP.
+    /// Lets the gateway itself terminate TLS, on the Service's port 443. Default: clear HTTP. Not
+    /// supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<GatewayTlsSpec>,
     /// Address ranges (CIDR) whose `X-Forwarded-*` headers are believed. Default: none.
@@ -79,7 +81,10 @@ pub struct AutoscalingSpec {
 /// The Service in front of the gateway pods.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = rules::rules(&[(rules::NODE_PORT, rules::NODE_PORT_SAYS)])))]
+#[schemars(extend("x-kubernetes-validations" = rules::rules(&[
+    (rules::NODE_PORT, rules::NODE_PORT_SAYS),
+    (rules::LOAD_BALANCER_CLASS, rules::LOAD_BALANCER_CLASS_SAYS),
+])))]
 pub struct GatewayServiceSpec {
     /// ClusterIP, NodePort or LoadBalancer. Default ClusterIP.
     #[serde(rename = "type")]
@@ -97,7 +102,7 @@ pub struct GatewayServiceSpec {
     /// Annotations of the Service. Default: none.
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
-    /// Class of the load balancer. Default: empty, the cluster's own.
+    /// Class of the load balancer, only with LoadBalancer. Default: empty, the cluster's own.
     #[schemars(length(max = 253))]
     pub load_balancer_class: String,
 }
@@ -254,7 +259,8 @@ pub struct RouteSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::between("0s", "1h")))]
     pub timeout: Option<GatewayDuration>,
-    /// How many requests a caller may make, counted by each gateway pod for itself. Default: any number.
+    /// How many requests a caller may make, counted by each gateway pod for itself. Default: any number. Not
+    /// supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitSpec>,
 }

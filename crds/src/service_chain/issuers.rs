@@ -36,10 +36,10 @@ pub struct IssuerSpec {
     /// `static` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedIssuerSpec>,
-    /// An OpenID Connect provider that somebody else runs. Its keys are fetched.
+    /// An OpenID Connect provider that somebody else runs. Its keys are fetched. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalIssuerSpec>,
-    /// An issuer with a fixed key set.
+    /// An issuer with a fixed key set. Not supported yet.
     #[serde(rename = "static", skip_serializing_if = "Option::is_none")]
     pub fixed: Option<StaticIssuerSpec>,
 }
@@ -73,10 +73,11 @@ pub struct ManagedIssuerSpec {
     /// Number of issuer pods. 1 to 10, default 2.
     #[schemars(range(min = 1, max = 10))]
     pub replicas: i32,
-    /// Where refresh tokens are kept. Required when a client has the grant RefreshToken.
+    /// Where refresh tokens are kept. Required when a client has the grant RefreshToken. Default: none. Not
+    /// supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseSpec>,
-    /// Who may ask this issuer for tokens.
+    /// Who may ask this issuer for tokens. Default: nobody.
     #[schemars(
         length(max = 64),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"])
@@ -106,7 +107,7 @@ pub struct ClientSpec {
     /// `<chain>-client-<issuer>-<id>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<ObjectName>,
-    /// How the client may get a token. Default `[ClientCredentials]`.
+    /// How the client may get a token. Default `[ClientCredentials]`. `RefreshToken` is not supported yet.
     #[serde(default = "client_credentials")]
     #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
     pub grants: Vec<Grant>,

@@ -11,7 +11,8 @@ use crate::{duration::GatewayDuration, rules};
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkPolicySpec {
     /// `Disabled` makes none, `Ingress` lets a hop be called only by the hops before it, `Strict` also denies
-    /// what leaves it but for its hops, its stores, DNS and `egress`. Default Ingress.
+    /// what leaves it but for its hops, its stores, DNS and `egress`. Default Ingress. `Strict` is not
+    /// supported yet.
     pub mode: NetworkPolicyMode,
     /// Who may scrape metrics. Default: none.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]

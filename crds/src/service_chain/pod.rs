@@ -15,13 +15,13 @@ use crate::{duration::GatewayDuration, rules};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSettings {
-    /// More labels. Default: none.
+    /// More labels. Names that start with `servicechain.dev/` are the operator's. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "x-kubernetes-validations" = rules::not_reserved()))]
     pub labels: BTreeMap<String, String>,
-    /// More annotations. Default: none.
+    /// More annotations. Names that start with `servicechain.dev/` are the operator's. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "x-kubernetes-validations" = rules::not_reserved()))]
     pub annotations: BTreeMap<String, String>,
     /// Requests and limits of the main container. Default: requests of 20m CPU and 32Mi memory, a limit of
     /// 128Mi memory, no limit of CPU.
@@ -64,7 +64,7 @@ pub struct PodSettings {
     #[schemars(extend("x-kubernetes-validations" = rules::between("0s", "10m")))]
     pub drain_delay: Option<GatewayDuration>,
     /// A pod template that is merged over the pod, last, as `kubectl patch` does. Names, ports and the
-    /// operator's own containers cannot be changed. Default: none.
+    /// operator's own containers cannot be changed. Default: none. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "anything")]
     pub template: Option<Map<String, Value>>,

@@ -37,19 +37,23 @@ pub struct ServiceSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub replicas: Option<i32>,
-    /// Lets a HorizontalPodAutoscaler choose the number of pods; not together with `replicas`.
+    /// Lets a HorizontalPodAutoscaler choose the number of pods; not together with `replicas`. Not supported
+    /// yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
-    /// Image of the service. Default: empty, the operator's own item service.
+    /// Image of the service. Default: empty, the operator's own item service. Others are not supported yet.
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub image: String,
-    /// Port on which the container listens, HTTP/1.1 or h2c. Default 8080.
+    /// Port on which the container listens, HTTP/1.1 or h2c; not 9090 and 9091. Default 8080.
     #[serde(default = "http_port")]
-    #[schemars(range(min = 1024, max = 65535))]
+    #[schemars(
+        range(min = 1024, max = 65535),
+        extend("x-kubernetes-validations" = rules::rules(&[(rules::SERVICE_PORT, rules::SERVICE_PORT_SAYS)]))
+    )]
     pub port: i32,
     /// `Embedded`: the service verifies by itself, with the library or the admin API. `Sidecar`: a container
-    /// beside it does. Default Embedded; Sidecar when `image` is given.
+    /// beside it does. Default Embedded; Sidecar when `image` is given. `Sidecar` is not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
     /// Narrows `spec.audiences`: a token without one of these is refused at this hop. Default: empty, no
@@ -86,7 +90,7 @@ pub struct ServiceSpec {
     #[schemars(extend("x-kubernetes-validations" = rules::between("1s", "24h")))]
     pub cache_ttl: GatewayDuration,
     /// Command of the container, only with `image`. It is told `PORT`, `DATABASE_URL`,
-    /// `REDIS_URL`, `NEXT_HOP_URL` and `OTEL_EXPORTER_OTLP_ENDPOINT`. Default: the image's own.
+    /// `REDIS_URL`, `NEXT_HOP_URL` and `OTEL_EXPORTER_OTLP_ENDPOINT`. Default: the image's own. Not supported yet.
     #[serde(default)]
     #[schemars(
         length(max = 64),
@@ -94,7 +98,7 @@ pub struct ServiceSpec {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub command: Vec<String>,
-    /// Arguments of the container, only with `image`. Default: the image's own.
+    /// Arguments of the container, only with `image`. Default: the image's own. Not supported yet.
     #[serde(default)]
     #[schemars(
         length(max = 64),

@@ -16,10 +16,10 @@ pub struct DatabaseSpec {
     /// A PostgreSQL that the operator runs: a single instance, with no high availability and no backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedDatabaseSpec>,
-    /// A PostgreSQL that somebody else runs.
+    /// A PostgreSQL that somebody else runs. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDatabaseSpec>,
-    /// A cluster of the CloudNativePG operator.
+    /// A cluster of the CloudNativePG operator. Not supported yet.
     #[serde(rename = "cloudNativePG", skip_serializing_if = "Option::is_none")]
     pub cloud_native_pg: Option<CloudNativePgSpec>,
 }
@@ -140,7 +140,7 @@ pub struct CacheSpec {
     /// A Redis that the operator runs, kept in memory only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedCacheSpec>,
-    /// A Redis that somebody else runs.
+    /// A Redis that somebody else runs. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalCacheSpec>,
 }

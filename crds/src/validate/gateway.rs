@@ -22,7 +22,7 @@ impl Judge<'_> {
         if !spec.service.load_balancer_class.is_empty() && spec.service.kind != ServiceType::LoadBalancer {
             self.mistakes.add(
                 "spec.gateway.service.loadBalancerClass",
-                "may be given only with the type LoadBalancer",
+                rules::LOAD_BALANCER_CLASS_SAYS,
             );
         }
         Gateway {

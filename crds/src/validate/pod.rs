@@ -3,15 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Judge, parsed};
-use crate::{duration::GatewayDuration, service_chain::pod::PodSettings};
+use crate::{duration::GatewayDuration, rules, service_chain::pod::PodSettings};
 
 /// Seconds that Kubernetes itself gives an ending pod.
 const TERMINATION_GRACE_SECONDS: i64 = 30;
 /// Long enough for the endpoints of a Service to reach every node.
 const DRAIN_DELAY: &str = "5s";
-
-/// Of labels and annotations.
-const RESERVED_PREFIX: &str = "servicechain.dev/";
 
 impl Judge<'_> {
     /// `own` over `spec.podDefaults`, with how the pod ends resolved.
@@ -36,10 +33,16 @@ impl Judge<'_> {
             ("labels", &settings.labels),
             ("annotations", &settings.annotations),
         ] {
-            for name in names.keys().filter(|name| name.starts_with(RESERVED_PREFIX)) {
+            for name in names
+                .keys()
+                .filter(|name| name.starts_with(rules::RESERVED_PREFIX))
+            {
                 self.mistakes.add(
                     format!("{path}.{field}"),
-                    format!("{name:?} is reserved: names with {RESERVED_PREFIX} are the operator's; take another one"),
+                    format!(
+                        "{name:?} is reserved: {}; take another one",
+                        rules::RESERVED_PREFIX_SAYS
+                    ),
                 );
             }
         }

@@ -10,9 +10,6 @@ use crate::{
     validated::Service,
 };
 
-/// Of health and metrics, and of keys.
-const OWN_PORTS: [i32; 2] = [9090, 9091];
-
 impl Judge<'_> {
     pub(super) fn services(&mut self) -> Vec<Service> {
         let specs = &self.chain.spec.services;
@@ -52,14 +49,9 @@ impl Judge<'_> {
             );
         }
         self.environment(spec, path);
-        if OWN_PORTS.contains(&spec.port) {
-            self.mistakes.add(
-                format!("{path}.port"),
-                format!(
-                    "{} is taken: every pod has its health on 9090 and its keys on 9091",
-                    spec.port
-                ),
-            );
+        if [9090, 9091].contains(&spec.port) {
+            self.mistakes
+                .add(format!("{path}.port"), rules::SERVICE_PORT_SAYS);
         }
         if spec.image.is_empty()
             && spec

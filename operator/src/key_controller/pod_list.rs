@@ -218,3 +218,86 @@ fn has_ended(status: &PodStatus, verifier: Option<&ContainerStatus>) -> bool {
     let state = verifier.and_then(|verifier| verifier.state.as_ref());
     is_over && state.is_some_and(|state| state.terminated.is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn chain() -> ChainId {
+        ChainId::new("chain-1").unwrap()
+    }
+
+    fn pod(chain: &str, ports: &Value, status: &Value) -> Option<Found> {
+        let pod = json!({
+            "metadata": {"name": "shop-a-1", "uid": "pod-1", "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-a", "uid": "set-1", "controller": true},
+            ]},
+            "spec": {"containers": [
+                {"name": "sidecar"},
+                {"name": "service", "ports": ports, "env": [
+                    {"name": "CHAIN_UID", "value": chain}, {"name": "WORKLOAD", "value": "a"},
+                ]},
+            ]},
+            "status": status,
+        });
+        found(&serde_json::from_value(pod).unwrap(), &self::chain())
+    }
+
+    fn with_status(status: &Value) -> ListedPod {
+        let ports = json!([{"name": "http", "containerPort": 8080}, {"name": "keys", "containerPort": 9091}]);
+        pod("chain-1", &ports, status).unwrap().pod.listed
+    }
+
+    fn container(state: &Value, restarts: u32) -> Value {
+        json!({
+            "name": "service", "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state,
+        })
+    }
+
+    #[test]
+    fn a_verifier_is_what_has_a_keys_port_and_belongs_to_this_very_chain() {
+        let keys = json!([{"name": "keys", "containerPort": 9091}]);
+        let status = json!({"podIP": "fd00::7"});
+        let found = pod("chain-1", &keys, &status).unwrap();
+        assert_eq!(found.pod.keys_address.as_deref(), Some("[fd00::7]:9091"));
+        assert_eq!(
+            (found.pod.name.as_str(), found.pod.workload.as_str()),
+            ("shop-a-1", "a")
+        );
+        assert_eq!(found.replica_set.as_deref(), Some("set-1"));
+        assert!(
+            pod("chain-0", &keys, &status).is_none(),
+            "of a chain that was there before"
+        );
+        let other = json!([{"name": "http", "containerPort": 8080}]);
+        assert!(pod("chain-1", &other, &status).is_none(), "a store");
+    }
+
+    #[test]
+    fn a_container_that_starts_again_still_counts_as_running() {
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let first = with_status(&json!({"podIP": "10.0.0.7", "containerStatuses": [container(&waiting, 0)]}));
+        assert!(first.addressed && !first.runs);
+        let again = with_status(&json!({"podIP": "10.0.0.7", "containerStatuses": [container(&waiting, 1)]}));
+        assert!(again.runs);
+        let running = json!({"running": {}});
+        let runs = with_status(&json!({"containerStatuses": [container(&running, 0)]}));
+        assert!(runs.runs && !runs.addressed && !runs.ready);
+        let ready = with_status(&json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        assert!(ready.ready && !ready.runs);
+    }
+
+    #[test]
+    fn a_phase_without_a_terminated_container_is_no_end() {
+        let running = json!({"running": {}});
+        let terminated = json!({"terminated": {"exitCode": 0}});
+        let ended = |phase: &str, state: &Value| {
+            with_status(&json!({"phase": phase, "containerStatuses": [container(state, 0)]})).ended
+        };
+        assert!(!ended("Failed", &running), "its node is cut off");
+        assert!(!ended("Running", &terminated), "it starts again");
+        assert!(ended("Failed", &terminated) && ended("Succeeded", &terminated));
+    }
+}

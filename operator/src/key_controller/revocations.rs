@@ -99,3 +99,125 @@ const fn rank(kind: RevocationKind) -> u8 {
 pub(super) fn date(time: jiff::Timestamp) -> NumericDate {
     NumericDate::from_seconds(u64::try_from(time.as_second()).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use servicechain_crds::{ServiceChain, validated};
+
+    use super::*;
+
+    /// 2026-01-01T00:00:00Z.
+    const CREATED: u64 = 1_767_225_600;
+    const DAY: u64 = 86_400;
+    const SKEW: u64 = 30;
+
+    fn chain() -> ValidatedChain {
+        let chain: ServiceChain = serde_json::from_value(json!({
+            "apiVersion": "servicechain.dev/v1alpha1",
+            "kind": "ServiceChain",
+            "metadata": {"name": "shop", "namespace": "shop", "uid": "1"},
+            "spec": {
+                "audiences": ["shop"],
+                "issuers": [{"name": "platform", "managed": {}}],
+                "tokenPolicy": {"maxTokenLifetime": "24h", "clockSkew": "30s"},
+                "gateway": {"routes": [{"name": "items", "service": "a"}]},
+                "services": [{"name": "a", "database": {"managed": {}}}],
+            },
+        }))
+        .unwrap();
+        validated(&chain).unwrap()
+    }
+
+    fn object(name: &str, created: &str, what: &Value) -> Revocation {
+        let mut spec = json!({"chainRef": {"name": "shop"}, "issuer": "platform"});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(what.as_object().unwrap().clone());
+        serde_json::from_value(json!({
+            "apiVersion": "servicechain.dev/v1alpha1",
+            "kind": "Revocation",
+            "metadata": {"name": name, "namespace": "shop", "creationTimestamp": created},
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn one(what: &Value) -> Entry {
+        let mut found = entries(&[object("r", "2026-01-01T00:00:00Z", what)], &chain());
+        assert_eq!(found.len(), 1, "{what}");
+        found.remove(0)
+    }
+
+    fn at(seconds: u64) -> NumericDate {
+        NumericDate::from_seconds(seconds)
+    }
+
+    #[test]
+    fn an_entry_matches_what_was_issued_before_its_object_on_any_allowed_clock() {
+        let entry = one(&json!({"subject": "mallory"}));
+        assert_eq!(
+            (entry.kind, entry.digest),
+            (RevocationKind::Sub, ShortDigest::of("mallory"))
+        );
+        assert_eq!(entry.issued_before, at(CREATED + SKEW));
+        let given = one(&json!({"subject": "mallory", "issuedBefore": "2025-12-31T00:00:00Z"}));
+        assert_eq!(given.issued_before, at(CREATED - DAY));
+        let everything = one(&json!({"issuedBefore": "2026-01-02T00:00:00Z"}));
+        assert_eq!(
+            (everything.kind, everything.digest),
+            (RevocationKind::Issuer, ShortDigest::of(""))
+        );
+        assert_eq!(everything.issued_before, at(CREATED + DAY));
+    }
+
+    #[test]
+    fn an_entry_is_kept_until_all_it_can_match_has_expired_whatever_was_asked_for() {
+        let margin = CLOCK_MARGIN.as_secs();
+        let least = SKEW + DAY + SKEW + margin;
+        let what = json!({"subject": "mallory", "expiresAfter": "1m"});
+        assert_eq!(one(&what).expires, Some(at(CREATED + least)));
+        let longer = one(&json!({"tokenID": "t", "expiresAfter": "48h"}));
+        assert_eq!(
+            (longer.kind, longer.expires),
+            (RevocationKind::Jti, Some(at(CREATED + 2 * DAY)))
+        );
+        assert_eq!(longer.issued_before, at(CREATED + 2 * DAY - DAY - SKEW - margin));
+        let future = one(&json!({"issuedBefore": "2026-01-11T00:00:00Z"}));
+        assert_eq!(future.expires, Some(at(CREATED + 10 * DAY + DAY + SKEW + margin)));
+        assert_eq!(one(&json!({"key": "k1", "expiresAfter": "1m"})).expires, None);
+    }
+
+    #[test]
+    fn what_matches_more_comes_first_and_the_order_of_the_objects_means_nothing() {
+        let kinds = [
+            ("a", "2026-01-01T00:00:00Z", json!({"tokenID": "t"})),
+            ("b", "2026-01-01T00:00:00Z", json!({"subject": "old"})),
+            ("c", "2026-01-02T00:00:00Z", json!({"subject": "new"})),
+            (
+                "d",
+                "2026-01-01T00:00:00Z",
+                json!({"issuedBefore": "2026-01-01T00:00:00Z"}),
+            ),
+            ("e", "2026-01-01T00:00:00Z", json!({"sessionID": "s"})),
+            ("f", "2026-01-01T00:00:00Z", json!({"key": "k"})),
+        ];
+        let mut objects: Vec<_> = kinds
+            .iter()
+            .map(|(name, created, what)| object(name, created, what))
+            .collect();
+        let found = entries(&objects, &chain());
+        let digests: Vec<_> = found.iter().map(|entry| entry.digest).collect();
+        assert_eq!(digests, ["k", "", "new", "old", "s", "t"].map(ShortDigest::of));
+        objects.reverse();
+        assert_eq!(entries(&objects, &chain()), found);
+    }
+
+    #[test]
+    fn what_names_another_chain_or_an_issuer_that_is_gone_takes_no_place() {
+        let other_chain = json!({"chainRef": {"name": "other"}, "subject": "mallory"});
+        let other_issuer = json!({"issuer": "corp", "subject": "mallory"});
+        let objects = [other_chain, other_issuer].map(|what| object("r", "2026-01-01T00:00:00Z", &what));
+        assert_eq!(entries(&objects, &chain()), []);
+    }
+}

@@ -71,6 +71,10 @@ pub struct GatewayStatus {
     pub updated: i32,
     /// Pods that there should be.
     pub desired: i32,
+    /// What is in the way, and what to do.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// An issuer.

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
     let begun = Instant::now();
     let (document, chain) = read_chain(args.file.as_deref())?;
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let events = start_telemetry();
+    let events = start_telemetry(no_color);
 
     let folder = tempfile::Builder::new()
         .prefix("servicechain-")
@@ -187,10 +187,11 @@ impl Signals {
 }
 
 /// Access events become trails; what else is worth a warning goes to standard error.
-fn start_telemetry() -> mpsc::Receiver<trail::Record> {
+fn start_telemetry(no_color: bool) -> mpsc::Receiver<trail::Record> {
     let (collector, events) = trail::collector();
     let warnings = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        .with_ansi(Paint::of(&io::stderr(), no_color) == Paint::Colours)
         .without_time()
         .with_target(false);
     let others = filter_fn(|metadata| !trail::is_access(metadata) && *metadata.level() <= Level::WARN);

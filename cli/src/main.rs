@@ -1,33 +1,38 @@
-//! `servicechain`: the whole chain on one machine, tokens for it, and why a token passes or not.
-//! It reads flags and files and decides how a command ends; the modules do the work.
+//! `servicechain`: a whole chain on one machine, and chains in a cluster: how they stand, tokens for them, and why a
+//! token passes or not. It reads flags and decides how a command ends; the modules do the work.
 
+mod accepted;
+mod cluster;
 mod explain;
+mod keys;
 mod local;
 mod outcome;
 mod paint;
+mod program;
 mod running;
+mod standing;
+mod status;
 mod token;
+mod wait;
+mod wording;
 
-use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
-use clap::{Parser, Subcommand, ValueEnum};
-use http::Method;
-use servicechain_keys::{ChainId, HeldBundle, NumericDate, Trust};
+use anyhow::Context as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use jiff::Timestamp;
 use servicechain_runtime::{clock::Clock, crypto_provider};
 
-use crate::explain::{Request, explain, render};
-use crate::outcome::Failure;
+use crate::outcome::{EXIT_CODES, Failure};
 use crate::paint::Paint;
-use crate::running::{Running, StateArgs, Which};
-
-/// Longest token that is looked at: the highest `maxTokenBytes` a chain can have, and white space.
-const LONGEST_TOKEN: u64 = 65_536 + 64;
+use crate::program::Program;
+use crate::running::StateArgs;
 
 /// A gateway and a chain of services, each of which verifies the caller's token again, by itself
+///
+/// `servicechain VERB CHAIN` is about a chain in a Kubernetes cluster. `local` runs one on this machine, and `token`
+/// and `explain` without a CHAIN are about that one.
 #[derive(Debug, Parser)]
 #[command(name = "servicechain", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Args {
@@ -40,185 +45,95 @@ struct Args {
     no_color: Option<String>,
 }
 
-const EXIT_CODES: &str = "Exit codes:
-  0  done; `explain`: the token passes every hop
-  1  it did not work; `explain`: the token is refused somewhere
-  2  bad input: flags, a chain.yaml with mistakes, no token where one is needed";
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a whole chain in this process, from the YAML that Kubernetes gets
     #[command(after_help = "Example:\n  servicechain local -f examples/shop.yaml")]
     Local(local::Args),
-    /// Print a token for a running local chain
-    #[command(
-        after_help = "Example:\n  curl -H \"Authorization: Bearer $(servicechain token)\" http://127.0.0.1:8080/items/1"
-    )]
-    Token(TokenArgs),
-    /// Say whether a token would pass each hop of a running local chain, and why
+    /// Show a chain in the cluster, part by part, and what is in its way
+    #[command(after_help = "Examples:
+  servicechain status -n shop shop
+  servicechain status -n shop shop --watch
+  servicechain status -n shop shop -o json | jq .ready")]
+    Status(status::Args),
+    /// Wait until a chain in the cluster is ready, or another of its conditions holds
+    ///
+    /// What is in the way is printed, a line whenever it changes. A condition holds when it is True for the newest
+    /// generation of the chain, so that an edit the operator has not seen yet is waited for too.
+    #[command(after_help = "Examples:
+  kubectl apply -n shop -f examples/shop.yaml && servicechain wait -n shop shop --timeout 300s
+  servicechain wait -n shop shop --for KeysInSync
+
+Exit codes:
+  0  the condition holds
+  3  it did not in time; what is in the way is said
+  4  there is no such chain, or it was deleted meanwhile")]
+    Wait(wait::Args),
+    /// Print a token, alone on standard output: of a chain in the cluster, or of the running local chain
+    ///
+    /// In a cluster the client's credentials are read from its Secret, and a pod of the issuer is asked through the
+    /// API server, as `kubectl port-forward` does it.
+    #[command(after_help = "Examples:
+  TOKEN=$(servicechain token -n shop shop)
+  servicechain token -n shop shop --client demo --scope items:read
+  curl -H \"Authorization: Bearer $(servicechain token)\" http://127.0.0.1:8080/items/1    (a local chain's)")]
+    Token(token::Args),
+    /// Say whether a token would pass each hop of a chain, and why
     ///
     /// The token is read from standard input or a file, never from the command line, and is never printed.
-    #[command(after_help = "Example:\n  servicechain token | servicechain explain")]
-    Explain(ExplainArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct TokenArgs {
-    #[command(flatten)]
-    wanted: token::Wanted,
-    #[command(flatten)]
-    which: Which,
-}
-
-#[derive(Debug, clap::Args)]
-struct ExplainArgs {
-    /// Name of a running local chain; default: the one that runs
-    chain: Option<String>,
-    #[command(flatten)]
-    which: Which,
-    /// File that holds the token; default: standard input
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Method of the request the token would come with
-    #[arg(long, default_value = "GET")]
-    method: Method,
-    /// Path of that request
-    #[arg(long, default_value = "/items/1", value_parser = absolute_path)]
-    path: String,
-    /// How to say it
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    #[command(after_help = "Examples:
+  servicechain token -n shop shop | servicechain explain -n shop shop
+  servicechain explain -n shop shop --method PUT --path /items/1 < token.txt
+  servicechain token | servicechain explain    (a local chain's)")]
+    Explain(explain::Args),
+    /// Show which keys a chain in the cluster trusts, and which pod holds which generation of them
+    #[command(after_help = "Examples:
+  servicechain keys -n shop shop
+  servicechain keys -n shop shop -o json | jq .keys.generation")]
+    Keys(keys::Args),
 }
 
 fn main() -> ExitCode {
     crypto_provider::install();
-    let args = Args::parse();
+    let program = Program::of(std::env::args_os().next().as_deref());
+    let matches = program.speaking(Args::command()).get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let no_color = args.no_color.as_ref().is_some_and(|value| !value.is_empty());
-    let done = match args.command {
-        Command::Local(local) => in_runtime(|| local::run(local, &args.state, no_color)),
-        Command::Token(token) => in_runtime(|| print_token(token, &args.state)),
-        Command::Explain(explain) => print_explanation(&explain, &args.state, no_color),
-    };
-    match done {
+    match in_runtime(run(args, no_color)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {
                 let error = Paint::of(&io::stderr(), no_color).red("error:");
                 // Nobody reads standard error: the exit code has to do.
-                let _ = writeln!(io::stderr(), "{error} {message}");
+                let _ = writeln!(io::stderr(), "{error} {}", program.in_its_name(&message));
             }
             failure.code()
         }
     }
 }
 
-fn in_runtime<F: Future<Output = Result<(), Failure>>>(command: impl FnOnce() -> F) -> Result<(), Failure> {
+async fn run(args: Args, no_color: bool) -> Result<(), Failure> {
+    match args.command {
+        Command::Local(local) => local::run(local, &args.state, no_color).await,
+        Command::Status(status) => status::run(status, no_color).await,
+        Command::Wait(wait) => wait::run(wait).await,
+        Command::Token(token) => token::run(token, &args.state).await,
+        Command::Explain(explain) => explain::run(explain, &args.state, no_color).await,
+        Command::Keys(keys) => keys::run(keys, no_color).await,
+    }
+}
+
+fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("the runtime cannot be started")?;
-    let done = runtime.block_on(command());
+    let done = runtime.block_on(command);
     // Name resolution and file reads that still block are not worth waiting for.
     runtime.shutdown_background();
     done
 }
 
-async fn print_token(args: TokenArgs, state: &StateArgs) -> Result<(), Failure> {
-    let running = find(state, None, &args.which)?;
-    let token = token::get(&running, &args.wanted).await?;
-    print(&format!("{token}\n"))
-}
-
-fn print_explanation(args: &ExplainArgs, state: &StateArgs, no_color: bool) -> Result<(), Failure> {
-    let token = read_token(args.token_file.as_deref())?;
-    let running = find(state, args.chain.as_deref(), &args.which)?;
-    let chain = servicechain_crds::read(&running.document).map_err(|mistakes| anyhow!("{mistakes}"))?;
-    let chain = local::as_run(chain, &running);
-    let bundle = held_bundle(&running)?;
-    let request = Request {
-        method: args.method.clone(),
-        path: args.path.clone(),
-    };
-    let explanation = explain(
-        &token,
-        &bundle,
-        &chain,
-        &request,
-        NumericDate::from(Clock::system().now()),
-    );
-    match args.output {
-        Output::Text => print(&render(&explanation, Paint::of(&io::stdout(), no_color)))?,
-        Output::Json => {
-            print(&format!(
-                "{}\n",
-                serde_json::to_string(&explanation).context("cannot be written as JSON")?
-            ))?;
-        }
-    }
-    if explanation.passes() {
-        Ok(())
-    } else {
-        Err(Failure::Refused)
-    }
-}
-
-fn find(state: &StateArgs, name: Option<&str>, which: &Which) -> Result<Running, Failure> {
-    let directory = state.directory().context("running chains cannot be looked up")?;
-    let running = running::all(&directory);
-    Ok(running::choose(running, name, which).map_err(anyhow::Error::from)?)
-}
-
-fn held_bundle(running: &Running) -> anyhow::Result<HeldBundle> {
-    let bytes = fs::read(&running.bundle_file)
-        .with_context(|| format!("the key bundle of chain {} cannot be read", running.chain))?;
-    let trust = Trust::new(
-        ChainId::new(running.chain_id.clone())?,
-        vec![running.trust_anchor.parse()?],
-    );
-    HeldBundle::open(&bytes, &trust).map_err(|refusal| {
-        anyhow!(
-            "the key bundle of chain {} is not authentic: {refusal}",
-            running.chain
-        )
-    })
-}
-
-fn read_token(file: Option<&Path>) -> Result<String, Failure> {
-    let bad = |message: String| Failure::BadInput(message);
-    let mut text = String::new();
-    match file {
-        Some(path) => {
-            let file = fs::File::open(path).map_err(|error| bad(format!("{}: {error}", path.display())))?;
-            file.take(LONGEST_TOKEN)
-                .read_to_string(&mut text)
-                .map_err(|_| bad(format!("{} holds no token", path.display())))?;
-        }
-        None => {
-            io::stdin()
-                .take(LONGEST_TOKEN)
-                .read_to_string(&mut text)
-                .map_err(|_| bad("standard input holds no token".to_owned()))?;
-        }
-    }
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(bad(
-            "there is no token; pipe one in, as in `servicechain token | servicechain explain`".to_owned(),
-        ));
-    }
-    Ok(token.to_owned())
-}
-
-fn absolute_path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') {
-        Ok(text.to_owned())
-    } else {
-        Err("must start with /, as in /items/1".to_owned())
-    }
+fn now() -> Timestamp {
+    Timestamp::try_from(Clock::system().now()).unwrap_or_default()
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no failure.
@@ -228,5 +143,61 @@ fn print(text: &str) -> Result<(), Failure> {
             .context("standard output cannot be written")
             .into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::error::ErrorKind> {
+        let words = std::iter::once("servicechain").chain(line.split_whitespace());
+        Args::try_parse_from(words)
+            .map(|args| args.command)
+            .map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_take_the_chain_before_or_behind_the_namespace() {
+        for line in [
+            "status -n shop shop",
+            "status shop -n shop --watch",
+            "status shop --context kind --kubeconfig x -o json",
+            "wait -n shop shop --timeout 300s",
+            "wait shop --for keysinsync --timeout 0s",
+            "keys shop",
+            "token",
+            "token --port 8080",
+            "token -n shop shop --client demo --issuer platform --scope a --scope b",
+            "explain",
+            "explain shop --host x --path /a --method PUT",
+            "explain --port 8080 --token-file x",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        use clap::error::ErrorKind::{
+            ArgumentConflict, InvalidValue, MissingRequiredArgument, ValueValidation,
+        };
+        for (line, kind) in [
+            ("status", MissingRequiredArgument),
+            ("wait -n shop", MissingRequiredArgument),
+            ("token -n shop", MissingRequiredArgument),
+            ("explain --context kind", MissingRequiredArgument),
+            ("token shop --port 1", ArgumentConflict),
+            ("wait shop --for Redy", InvalidValue),
+            ("wait shop --timeout 5", ValueValidation),
+            ("explain --path items", ValueValidation),
+        ] {
+            assert_eq!(parse(line).err(), Some(kind), "{line}");
+        }
     }
 }

@@ -56,6 +56,12 @@ pub(crate) fn tame(text: &str, longest: usize) -> String {
     tamed
 }
 
+/// The same of a text in several lines.
+pub(crate) fn tame_lines(text: &str, longest: usize) -> String {
+    let lines: Vec<String> = text.lines().map(|line| tame(line, longest)).collect();
+    lines.join("\n")
+}
+
 fn shown(character: char) -> Vec<char> {
     if character.is_control() {
         character.escape_default().collect()
@@ -78,6 +84,7 @@ mod tests {
         assert_eq!(tame("a\u{1b}[2Jb", 100), "a\\u{1b}[2Jb");
         assert_eq!(tame("abcdef", 4), "abcd…");
         assert_eq!(tame("abcd", 4), "abcd");
+        assert_eq!(tame_lines("a\nb\tc", 100), "a\nb\\tc");
     }
 
     #[test]

@@ -9,7 +9,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+
+use crate::outcome::Failure;
 
 /// A process on this machine that does not accept within this time is gone.
 const ALIVE_WITHIN: Duration = Duration::from_millis(500);
@@ -159,26 +162,28 @@ fn is_alive(running: &Running) -> bool {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Which {
     /// Port of the gateway, when several local chains are running
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "chain")]
     pub port: Option<u16>,
 }
 
 /// Why no chain can be named.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoChain {
-    #[error("no local chain is running; start one with `servicechain local`")]
+    #[error("no local chain is running; start one with `servicechain local`, or name a chain in the cluster")]
     None,
-    #[error("no local chain {wanted} is running; there is {there_is}")]
-    NoSuch { wanted: String, there_is: String },
+    #[error("no local chain is running on port {port}; there is {there_is}")]
+    NoSuch { port: u16, there_is: String },
     #[error("several local chains are running: {0}; choose one with --port")]
     Several(String),
 }
 
-/// The one that is meant.
-pub(crate) fn choose(running: Vec<Running>, name: Option<&str>, which: &Which) -> Result<Running, NoChain> {
-    if running.is_empty() {
-        return Err(NoChain::None);
-    }
+/// The one that is running, or of several the one that is meant.
+pub(crate) fn find(state: &StateArgs, which: &Which) -> Result<Running, Failure> {
+    let directory = state.directory().context("running chains cannot be looked up")?;
+    Ok(choose(all(&directory), which).map_err(anyhow::Error::from)?)
+}
+
+fn choose(running: Vec<Running>, which: &Which) -> Result<Running, NoChain> {
     let describe = |chains: &[Running]| {
         let each = chains
             .iter()
@@ -186,23 +191,14 @@ pub(crate) fn choose(running: Vec<Running>, name: Option<&str>, which: &Which) -
         each.collect::<Vec<_>>().join(", ")
     };
     let there_is = describe(&running);
-    let is_meant = |chain: &Running| {
-        name.is_none_or(|name| chain.chain == name)
-            && which.port.is_none_or(|port| chain.gateway.port() == port)
-    };
+    let is_meant = |chain: &Running| which.port.is_none_or(|port| chain.gateway.port() == port);
+    let is_none = running.is_empty();
     let mut meant: Vec<Running> = running.into_iter().filter(is_meant).collect();
-    match meant.len() {
-        0 => {
-            let port = which.port.map(|port| format!("on port {port}"));
-            let wanted = [name.map(str::to_owned), port]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(" ");
-            Err(NoChain::NoSuch { wanted, there_is })
-        }
-        1 => meant.pop().ok_or(NoChain::None),
-        _ => Err(NoChain::Several(describe(&meant))),
+    match (meant.pop(), which.port) {
+        (Some(_), _) if !meant.is_empty() => Err(NoChain::Several(there_is)),
+        (Some(one), _) => Ok(one),
+        (None, Some(port)) if !is_none => Err(NoChain::NoSuch { port, there_is }),
+        (None, _) => Err(NoChain::None),
     }
 }
 
@@ -268,29 +264,24 @@ mod tests {
     }
 
     #[test]
-    fn one_chain_needs_no_name_and_several_do() {
+    fn one_chain_needs_no_port_and_several_do() {
         let (one, two) = (
             running("shop", ([127, 0, 0, 1], 1).into()),
             running("shop", ([127, 0, 0, 1], 2).into()),
         );
         let both = || vec![one.clone(), two.clone()];
-        assert_eq!(choose(vec![], None, &Which::default()), Err(NoChain::None));
-        assert_eq!(choose(vec![one.clone()], None, &Which::default()).unwrap(), one);
+        let on = |port: Option<u16>| Which { port };
+        assert_eq!(choose(vec![], &on(None)), Err(NoChain::None));
+        assert_eq!(choose(vec![], &on(Some(1))), Err(NoChain::None));
+        assert_eq!(choose(vec![one.clone()], &on(None)).unwrap(), one);
+        assert_eq!(choose(both(), &on(Some(2))).unwrap(), two);
         assert_eq!(
-            choose(both(), Some("shop"), &Which { port: Some(2) }).unwrap(),
-            two
-        );
-        assert_eq!(
-            choose(both(), Some("shop"), &Which::default())
-                .unwrap_err()
-                .to_string(),
+            choose(both(), &on(None)).unwrap_err().to_string(),
             "several local chains are running: shop (port 1), shop (port 2); choose one with --port"
         );
         assert_eq!(
-            choose(vec![one], Some("other"), &Which::default())
-                .unwrap_err()
-                .to_string(),
-            "no local chain other is running; there is shop (port 1)"
+            choose(vec![one], &on(Some(3))).unwrap_err().to_string(),
+            "no local chain is running on port 3; there is shop (port 1)"
         );
     }
 

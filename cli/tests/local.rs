@@ -318,7 +318,7 @@ async fn a_person_sees_each_requests_path() {
     std::fs::write(&file, token).unwrap();
     let explained = output(servicechain(
         state.path(),
-        &["explain", "shop", "--token-file", file.to_str().unwrap()],
+        &["explain", "--token-file", file.to_str().unwrap()],
     ));
     let said = String::from_utf8(explained.stdout).unwrap();
     assert!(

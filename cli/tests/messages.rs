@@ -124,7 +124,8 @@ fn a_database_that_cannot_be_reached_is_one_sentence_without_its_password() {
 
 #[test]
 fn without_a_running_chain_commands_say_how_to_start_one() {
-    let message = "error: no local chain is running; start one with `servicechain local`\n";
+    let message = "error: no local chain is running; start one with `servicechain local`, or name a chain in the \
+                   cluster\n";
     assert_ends(&run(&["token"]), 1, message);
     let state = tempfile::tempdir().unwrap();
     let mut explain = servicechain(state.path(), &["explain"]);
@@ -143,6 +144,84 @@ fn no_token_is_bad_input() {
     let message =
         "error: there is no token; pipe one in, as in `servicechain token | servicechain explain`\n";
     assert_ends(&run(&["explain"]), 2, message);
+}
+
+#[test]
+fn without_a_cluster_verbs_about_one_say_what_to_do() {
+    let message = "error: there is no cluster to ask: no kubeconfig in $KUBECONFIG or ~/.kube/config, and this is no \
+                   pod; name one with --kubeconfig, or run a chain without a cluster: `servicechain local`\n";
+    for verb in ["status", "wait", "keys", "token"] {
+        assert_ends(&run(&[verb, "shop"]), 2, message);
+    }
+    let missing = run(&["status", "shop", "--kubeconfig", "/no/such/file"]);
+    assert_ends(
+        &missing,
+        2,
+        "error: the kubeconfig cannot be used: No such file or directory (os error 2); name another with \
+         --kubeconfig\n",
+    );
+}
+
+#[test]
+fn as_a_plugin_of_kubectl_it_speaks_of_kubectl_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("kubectl-chain");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_servicechain"), &plugin).unwrap();
+    let run = |args: &[&str]| Command::new(&plugin).args(args).env_clear().output().unwrap();
+    let help = String::from_utf8(run(&["wait", "--help"]).stdout).unwrap();
+    assert!(help.contains("Usage: kubectl chain wait "), "{help}");
+    assert!(help.contains("&& kubectl chain wait -n shop shop"), "{help}");
+    assert!(!help.contains("servicechain wait"), "{help}");
+    let state = folder.path().join("state");
+    let alone = run(&["token", "--state-dir", state.to_str().unwrap()]);
+    assert_ends(
+        &alone,
+        1,
+        "error: no local chain is running; start one with `kubectl chain local`, or name a chain in the cluster\n",
+    );
+}
+
+#[test]
+fn help_is_no_wider_than_a_hundred_columns_and_teaches_by_examples() {
+    for verb in ["local", "status", "wait", "token", "explain", "keys"] {
+        let help = String::from_utf8(run(&[verb, "--help"]).stdout).unwrap();
+        let longest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
+        assert!(longest.chars().count() <= 100, "{longest}");
+        assert!(help.contains(&format!("servicechain {verb}")), "{help}");
+        assert!(help.contains("Example"), "{help}");
+    }
+}
+
+#[test]
+fn what_listens_and_is_no_redis_is_said_at_the_start() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answers = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let output = run(&["local", "--redis", &format!("redis://:hunter2@{address}")]);
+    answers.join().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let start =
+        format!("error: the Redis server at {address} cannot be used (--redis): it does not answer PING: ");
+    assert!(
+        stderr.starts_with(&start) && stderr.lines().count() == 1,
+        "{stderr}"
+    );
+    assert!(!stderr.contains("hunter2"), "{stderr}");
+}
+
+#[test]
+fn a_file_that_is_no_yaml_is_told_with_its_place_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chain.yaml");
+    fs::write(&file, "apiVersion: x\nkind: [a\nb: }\n").unwrap();
+    let output = run(&["local", "-f", file.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr.matches("line 3, column 2").count(), 1, "{stderr}");
 }
 
 #[test]

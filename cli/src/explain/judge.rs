@@ -6,18 +6,37 @@ use servicechain_auth::rejected::{Forbidden, TokenFault, Unavailable};
 use servicechain_auth::{AuthorizationRules, Caller, Hop, Rejected, verify};
 use servicechain_crds::ValidatedChain;
 use servicechain_crds::duration;
-use servicechain_crds::service_chain::gateway::AuthenticationMode;
-use servicechain_crds::validated::{Route, RouteTarget, Service};
+use servicechain_crds::validated::{RouteTarget, Service};
+use servicechain_gateway::config::{Authentication, Config, Route};
 use servicechain_keys::{HeldBundle, NumericDate};
+use servicechain_operator::controller::build::configuration::{self, Places};
 
-use super::{About, Explanation, HopStanding, Key, Standing, peek};
+use super::explanation::{About, Explanation, HopStanding, Key, Standing};
+use super::peek;
 use crate::paint::tame;
+use crate::wording::in_words;
 
 /// The request that the token would come with.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub method: Method,
+    /// Empty: one that only routes for every host answer.
+    pub host: String,
+    /// With a query perhaps.
     pub path: String,
+}
+
+/// Where nothing is: routes are looked up here, and none of them is taken.
+struct Nowhere;
+
+impl Places for Nowhere {
+    fn service(&self, name: &str) -> String {
+        format!("http://{name}")
+    }
+
+    fn issuer(&self, name: &str) -> String {
+        format!("http://{name}")
+    }
 }
 
 /// What a token would meet at every hop that the request passes.
@@ -52,20 +71,24 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn hops(&self) -> Vec<HopStanding> {
-        let Some(route) = self.route() else {
-            let because = format!("no route for {}", self.request.path);
-            return vec![refused(
-                "gateway",
-                because,
-                Some("spec.gateway.routes".to_owned()),
-            )];
+        // The file that the gateway reads, so that its own code decides over its own routes.
+        let config = match Config::from_yaml(&configuration::gateway(self.chain, &Nowhere)) {
+            Ok(config) => config,
+            Err(mistakes) => return vec![refused("gateway", mistakes.to_string(), None)],
         };
-        let mut hops = vec![self.at_gateway(route)];
-        if let RouteTarget::Service(first) = &route.target {
+        let path = self.request.path.split('?').next().unwrap_or_default();
+        let routes = || Some("spec.gateway.routes".to_owned());
+        let (route, path) = match config.route_of(&self.request.host, path) {
+            Err(bad) => return vec![refused("gateway", format!("400: {bad}"), None)],
+            Ok((None, path)) => return vec![refused("gateway", self.no_route(&path), routes())],
+            Ok((Some(route), path)) => (route, path),
+        };
+        let mut hops = vec![self.at_gateway(&config, route)];
+        if let Some((_, RouteTarget::Service(first))) = self.of_chain(route) {
             for service in self.chain.path_from(first) {
                 let is_reached = hops.iter().all(|hop| hop.standing == Standing::Passes);
                 hops.push(if is_reached {
-                    self.at_service(service)
+                    self.at_service(service, &path)
                 } else {
                     not_reached(&service.name)
                 });
@@ -74,57 +97,56 @@ impl Judge<'_> {
         hops
     }
 
-    /// The route with the longest prefix, as the gateway chooses; hosts are left aside.
-    fn route(&self) -> Option<&Route> {
-        let path = self.request.path.split('?').next().unwrap_or_default();
-        let fits = |route: &&Route| {
-            let prefix = route.path_prefix.trim_end_matches('/');
-            path.strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let to_services = self
-            .chain
-            .gateway
-            .routes
-            .iter()
-            .filter(|route| matches!(route.target, RouteTarget::Service(_)));
-        to_services
-            .filter(fits)
-            .max_by_key(|route| route.path_prefix.trim_end_matches('/').len())
+    fn no_route(&self, path: &str) -> String {
+        let hosts = self.chain.gateway.routes.iter().flat_map(|route| &route.hosts);
+        let hosts: Vec<&str> = hosts.map(String::as_str).collect();
+        let path = tame(path, 40);
+        match self.request.host.as_str() {
+            "" if hosts.is_empty() => format!("no route for {path}"),
+            "" => format!(
+                "no route for {path} of any host: say --host, such as {}",
+                hosts[0]
+            ),
+            host => format!("no route for {path} of host {}", tame(host, 40)),
+        }
     }
 
-    fn at_gateway(&self, route: &Route) -> HopStanding {
+    /// The chain's own route behind one of the gateway's, with its position: an issuer's has several there.
+    fn of_chain(&self, route: &Route) -> Option<(usize, &RouteTarget)> {
+        let routes = || self.chain.gateway.routes.iter().enumerate();
+        let is_part = |name: &str| {
+            let rest = route.name.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        };
+        routes()
+            .find(|(_, own)| own.name == route.name)
+            .or_else(|| {
+                routes().find(|(_, own)| matches!(own.target, RouteTarget::Issuer(_)) && is_part(&own.name))
+            })
+            .map(|(position, own)| (position, &own.target))
+    }
+
+    fn at_gateway(&self, config: &Config, route: &Route) -> HopStanding {
         let hop = "gateway";
-        if route.authentication == AuthenticationMode::None {
+        if route.authentication == Authentication::None {
             return passes(hop, None, format!("route {} asks for no token", route.name));
         }
-        let position = self
-            .chain
-            .gateway
-            .routes
-            .iter()
-            .position(|other| other.name == route.name);
+        let position = self.of_chain(route).map(|(position, _)| position);
         let field = |name: &str| format!("spec.gateway.routes[{}].{name}", position.unwrap_or_default());
-        let gateway = Hop {
-            minimum_remaining: self.chain.token_policy.minimum_remaining,
-            ..Hop::new(hop)
-        };
+        let gateway = config.verifier_hop();
         let caller = match verify(self.token, self.bundle, &gateway, self.now) {
             Ok(caller) => caller,
             Err(rejected) => return self.rejected(hop, &rejected, &gateway, None),
         };
-        if !route.issuers.is_empty() && !route.issuers.iter().any(|issuer| issuer == caller.issuer_name()) {
-            let because = format!("issuer: route {} takes {}", route.name, route.issuers.join(", "));
-            return refused(hop, because, Some(field("issuers")));
-        }
-        let missing: Vec<&str> = route
-            .scopes
-            .iter()
-            .map(String::as_str)
-            .filter(|scope| !caller.has_scope(scope))
-            .collect();
-        if !missing.is_empty() {
-            return refused(hop, lacks(&missing.join(" "), &caller), Some(field("scopes")));
+        match route.check(&caller) {
+            Ok(()) => {}
+            Err(Rejected::Forbidden(Forbidden::Scopes(wanted))) => {
+                return refused(hop, lacks(&wanted, &caller), Some(field("scopes")));
+            }
+            Err(_) => {
+                let because = format!("issuer: route {} takes {}", route.name, route.issuers.join(", "));
+                return refused(hop, because, Some(field("issuers")));
+            }
         }
         let audience = caller.audiences().join(", ");
         passes(
@@ -134,7 +156,8 @@ impl Judge<'_> {
         )
     }
 
-    fn at_service(&self, service: &Service) -> HopStanding {
+    /// `path` is what the gateway forwards.
+    fn at_service(&self, service: &Service, path: &str) -> HopStanding {
         let hop = Hop {
             audiences: service.audiences.clone(),
             issuers: service.issuers.clone(),
@@ -144,7 +167,7 @@ impl Judge<'_> {
             Ok(caller) => caller,
             Err(rejected) => return self.rejected(&service.name, &rejected, &hop, Some(service)),
         };
-        let Request { method, path } = self.request;
+        let method = &self.request.method;
         let key = self.key_of(&caller);
         let Some(rules) = &service.authorization else {
             return passes(&service.name, key, "any verified caller may".to_owned());
@@ -330,23 +353,5 @@ fn scopes(caller: &Caller) -> String {
         String::new()
     } else {
         format!(" (scope {})", tame(&scopes, 60))
-    }
-}
-
-/// Seconds in the two largest units: `4 m 12 s`.
-pub(crate) fn in_words(seconds: u64) -> String {
-    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
-    let mut rest = seconds;
-    let mut parts = Vec::new();
-    for (size, unit) in units {
-        if rest >= size && parts.len() < 2 {
-            parts.push(format!("{} {unit}", rest / size));
-            rest %= size;
-        }
-    }
-    if parts.is_empty() {
-        "0 s".to_owned()
-    } else {
-        parts.join(" ")
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use servicechain_keys::{CompactJws, NumericDate};
 
-use super::{About, Claim};
+use super::explanation::{About, Claim};
 use crate::paint::tame;
 
 /// What many servers and libraries allow for all headers, or for one.

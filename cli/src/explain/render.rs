@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::judge::in_words;
-use super::{About, Explanation, HopStanding, Standing};
+use super::explanation::{About, Explanation, HopStanding, Standing};
 use crate::paint::{Paint, short_key};
+use crate::wording::in_words;
 
 /// The lines, each ended.
 pub(crate) fn render(explanation: &Explanation, paint: Paint) -> String {

@@ -146,12 +146,18 @@ async fn on_redis(chain: &ValidatedChain, url: &str) -> anyhow::Result<Vec<Strin
         );
     }
     let place = place_of(&base, 6379);
-    let connect =
-        tokio::net::TcpStream::connect((base.host().unwrap_or_default(), base.port_u16().unwrap_or(6379)));
-    tokio::time::timeout(CONNECT_WITHIN, connect)
+    // Its own parser also reads who logs in, and refuses what the services would refuse.
+    let client = redis::Client::open(url).map_err(|_| anyhow!(says))?;
+    let ping = async {
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd("PING")
+            .query_async::<redis::Value>(&mut connection)
+            .await
+    };
+    tokio::time::timeout(CONNECT_WITHIN, ping)
         .await
-        .map_err(|_| anyhow!("it does not answer within {CONNECT_WITHIN:?}"))
-        .and_then(|connected| connected.map_err(|error| anyhow!(error)))
+        .map_err(|_| anyhow!("it does not answer PING within {CONNECT_WITHIN:?}; is it a Redis server?"))
+        .and_then(|answered| answered.map_err(|error| anyhow!("it does not answer PING: {error}")))
         .with_context(|| format!("the Redis server at {place} cannot be used (--redis)"))?;
     (0..chain.services.len())
         .map(|number| Ok(with_path(&base, &number.to_string())?.to_string()))

@@ -229,17 +229,34 @@ fn at_gateway(gateway: &Record, is_forwarded: bool, paint: Paint) -> String {
 
 /// With the time the hop took by itself, without what its next hop took of it.
 fn at_service(hop: &Record, next: Option<&Record>, paint: Paint) -> String {
-    let mark = if hop.verdict == "verified" && hop.reason.is_none() {
-        paint.green("✓")
-    } else {
-        paint.red("✗")
-    };
     let own = (hop.duration_ms - next.map_or(0.0, |next| next.duration_ms)).max(0.0);
-    match (&hop.reason, &hop.source) {
-        (Some(reason), _) => format!("{} {mark} {reason}", hop.hop),
-        (None, Some(source)) => format!("{} {mark} {source} {own:.1}", hop.hop),
-        (None, None) => format!("{} {mark} {own:.1}", hop.hop),
+    match (failure(hop, next), &hop.source) {
+        (Some(why), _) => format!("{} {} {why}", hop.hop, paint.red("✗")),
+        (None, Some(source)) => format!("{} {} {source} {own:.1}", hop.hop, paint.green("✓")),
+        (None, None) => format!("{} {} {own:.1}", hop.hop, paint.green("✓")),
     }
+}
+
+/// Why a hop did not do its part. One that passed a later hop's failure on did, and so did one that found no item
+/// where it keeps them.
+fn failure(hop: &Record, next: Option<&Record>) -> Option<String> {
+    if let Some(reason) = &hop.reason {
+        return Some(reason.clone());
+    }
+    let is_error = hop.status >= 400;
+    let is_passed_on = next.is_some_and(|next| next.status == hop.status);
+    let is_missing_item = hop.status == 404 && hop.source.is_some();
+    if is_error && !is_passed_on && !is_missing_item {
+        let status = u16::try_from(hop.status)
+            .ok()
+            .and_then(|code| http::StatusCode::from_u16(code).ok());
+        let words = status
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or_default()
+            .to_lowercase();
+        return Some(format!("{} {words}", hop.status).trim_end().to_owned());
+    }
+    (hop.verdict != "verified").then(|| hop.verdict.clone())
 }
 
 #[cfg(test)]
@@ -306,6 +323,38 @@ mod tests {
             ..refused
         };
         assert!(line("x", &absent, &[], &order(), Paint::Plain).ends_with("gateway ✗ no token"));
+    }
+
+    #[test]
+    fn a_hop_that_fails_says_so_and_the_ones_before_it_only_passed_it_on() {
+        let hops = |c: u64, source: Option<&str>| {
+            [
+                record("a", c, 3.0, Some("b")),
+                Record {
+                    source: source.map(str::to_owned),
+                    ..record("b", c, 2.0, None)
+                },
+            ]
+        };
+        let ends = |gateway: u64, hops: &[Record], end: &str| {
+            let gateway = record("gateway", gateway, 4.0, Some("a"));
+            let shown = line("x", &gateway, hops, &order(), Paint::Plain);
+            assert!(shown.ends_with(end), "{shown}");
+        };
+        ends(
+            503,
+            &hops(503, None),
+            "gateway ✓  a ✓ 1.0  b ✗ 503 service unavailable  client:demo",
+        );
+        ends(
+            404,
+            &hops(404, Some("database")),
+            "a ✓ 1.0  b ✓ database 2.0  client:demo",
+        );
+        let odd = [record("a", 415, 3.0, None)];
+        ends(415, &odd, "a ✗ 415 unsupported media type  client:demo");
+        // b never answered, so what failed is a's call of it.
+        ends(504, &hops(504, None)[..1], "a ✗ 504 gateway timeout  client:demo");
     }
 
     async fn trails(records: Vec<Record>) -> Vec<(String, Vec<String>)> {

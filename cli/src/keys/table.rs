@@ -1,0 +1,229 @@
+//! Keys and their holders as two tables, for people. Pure.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::holders::{Held, Holder, HolderState};
+use crate::paint::{Paint, short_key, tame};
+use crate::wording::{roughly, seconds_between};
+
+/// Longest reason that is shown of a pod.
+const LONGEST_REASON: usize = 64;
+/// Longest name of a pod that is shown whole, so that a row ends in time.
+const LONGEST_POD: usize = 44;
+/// What tells pods of one component apart, at the end of their names: `-7d9f5c6b8d-x2k4p`.
+const ENDING: usize = 17;
+
+/// The lines, each ended.
+pub(crate) fn render(held: &Held, now: Timestamp, paint: Paint) -> String {
+    let Some(keys) = &held.keys else {
+        return format!(
+            "chain {} has no keys yet: the operator has not published any; see `servicechain status -n {} {}`\n",
+            held.chain, held.namespace, held.chain
+        );
+    };
+    let ago = |since: Timestamp| roughly(seconds_between(since, now));
+    let mut text = format!(
+        "generation {} · acknowledged by {}/{}\n",
+        keys.generation, keys.acknowledged, keys.verifiers
+    );
+    let mut rows = vec![row(["ISSUER", "KEY", "STATE", "SINCE"])];
+    for (issuer, keys) in held.entries() {
+        for key in keys {
+            let cells = [
+                issuer.to_owned(),
+                short_key(&key.kid),
+                tame(&key.state, 32),
+                ago(key.since.0),
+            ];
+            rows.push(cells.map(Cell::plain).into());
+        }
+    }
+    if let Some(all) = keys.entry_count {
+        rows.push(vec![Cell::plain(format!("and {} more", all.saturating_sub(64)))]);
+    }
+    write_table(&mut text, &rows, paint);
+    let mut rows = vec![row(["POD", "HOP", "GENERATION", "STATE"])];
+    for holder in &held.pods {
+        let (state, generation) = match holder.state {
+            HolderState::Current => (Cell::plain("current".to_owned()), "-"),
+            HolderState::Laggard => (Cell::yellow("laggard".to_owned()), "-"),
+            // More lag than the status names, and this may be one of them.
+            HolderState::Unknown => (Cell::yellow("unknown".to_owned()), "?"),
+            HolderState::NotRunning => (Cell::yellow("not running".to_owned()), "-"),
+        };
+        let generation = holder
+            .generation
+            .map_or(generation.to_owned(), |held| held.to_string());
+        rows.push(vec![
+            Cell::plain(short_pod(&holder.pod)),
+            Cell::plain(holder.hop.clone()),
+            Cell::plain(generation),
+            state,
+        ]);
+        rows.extend(why(holder, &ago).map(|why| vec![why]));
+    }
+    write_table(&mut text, &rows, paint);
+    text
+}
+
+/// A line beneath a pod's row.
+fn why(holder: &Holder, ago: &impl Fn(Timestamp) -> String) -> Option<Cell> {
+    let reason = tame(holder.reason.as_ref()?, LONGEST_REASON);
+    let since = holder
+        .since
+        .map(|since| format!(" for {}", ago(since)))
+        .unwrap_or_default();
+    Some(Cell::yellow(format!("  ! {reason}{since}")))
+}
+
+/// A name that ends in time, without losing what tells it from others.
+fn short_pod(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= LONGEST_POD {
+        return tame(name, LONGEST_POD);
+    }
+    let start: String = name.chars().take(LONGEST_POD - ENDING - 1).collect();
+    let end: String = name.chars().skip(length - ENDING).collect();
+    format!("{}…{}", tame(&start, LONGEST_POD), tame(&end, ENDING))
+}
+
+/// A cell is padded by what is seen of it, and painted afterwards.
+struct Cell {
+    text: String,
+    is_yellow: bool,
+}
+
+impl Cell {
+    fn plain(text: String) -> Self {
+        Self {
+            text,
+            is_yellow: false,
+        }
+    }
+
+    fn yellow(text: String) -> Self {
+        Self {
+            text,
+            is_yellow: true,
+        }
+    }
+}
+
+fn row(headings: [&str; 4]) -> Vec<Cell> {
+    headings.map(|heading| Cell::plain(heading.to_owned())).into()
+}
+
+fn write_table(text: &mut String, rows: &[Vec<Cell>], paint: Paint) {
+    let width = |column: usize| {
+        // A line of one cell stands by itself.
+        let cells = rows
+            .iter()
+            .filter(|row| row.len() > 1)
+            .filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.text.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    for row in rows {
+        let last = row.len().saturating_sub(1);
+        for (column, cell) in row.iter().enumerate() {
+            let shown = if cell.is_yellow {
+                paint.yellow(&cell.text)
+            } else {
+                cell.text.clone()
+            };
+            let end = if column == last {
+                "\n".to_owned()
+            } else {
+                " ".repeat(width(column) - cell.text.chars().count() + 2)
+            };
+            let _ = write!(text, "{shown}{end}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+    use servicechain_crds::ServiceChain;
+
+    use super::super::holders::held;
+    use super::*;
+    use crate::wording::COLUMNS;
+
+    fn pod(name: &str, component: &str, state: &str) -> Pod {
+        let state = match state {
+            "running" => json!({"running": {}}),
+            reason => json!({"waiting": {"reason": reason}}),
+        };
+        let pod = json!({
+            "metadata": {"name": name, "labels": {"servicechain.dev/component": component}},
+            "status": {"containerStatuses": [
+                {"name": "x", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state},
+            ]},
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn rendered(recorded: &str, pods: &[Pod]) -> String {
+        let chain: ServiceChain = serde_saphyr::from_str(recorded).unwrap();
+        render(
+            &held(&chain, pods),
+            "2026-01-01T00:12:30Z".parse().unwrap(),
+            Paint::Plain,
+        )
+    }
+
+    #[test]
+    fn keys_and_their_holders_are_two_tables() {
+        let pods = [
+            pod("shop-gateway-5c4d6f7b9d-a1b2c", "gateway", "running"),
+            pod("shop-b-7d9f5c6b8d-x2k4p", "b", "ContainerCreating"),
+        ];
+        assert_eq!(
+            rendered(include_str!("../../fixtures/ready.yaml"), &pods),
+            "\
+generation 7 · acknowledged by 10/10
+ISSUER    KEY    STATE   SINCE
+platform  k1c9…  Active  3 m
+platform  k7f2…  Active  12 m
+POD                            HOP      GENERATION  STATE
+shop-gateway-5c4d6f7b9d-a1b2c  gateway  7           current
+shop-b-7d9f5c6b8d-x2k4p        b        -           not running
+  ! ContainerCreating
+"
+        );
+    }
+
+    #[test]
+    fn laggards_say_since_when_and_why_in_a_hundred_columns() {
+        let long = format!("a-very-long-chain-name-{}-7d9f5c6b8d-aaaaa", "x".repeat(40));
+        let pods = [
+            pod("shop-b-7d9f5c6b8d-x2k4p", "b", "running"),
+            pod(&long, "gateway", "running"),
+        ];
+        let text = rendered(include_str!("../../fixtures/broken.yaml"), &pods);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[3].contains("…-7d9f5c6b8d-aaaaa  gateway  ?           unknown"),
+            "{text}"
+        );
+        assert!(
+            lines[4].starts_with("shop-b-7d9f5c6b8d-x2k4p ") && lines[4].ends_with(" 6           laggard"),
+            "{text}"
+        );
+        assert_eq!(lines[5], "  ! Unreachable for 4 s");
+        let longest = lines.iter().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(COLUMNS), "{longest:?} columns\n{text}");
+    }
+
+    #[test]
+    fn a_chain_without_keys_says_so() {
+        let text = rendered(include_str!("../../../examples/shop.yaml"), &[]);
+        assert!(text.starts_with("chain shop has no keys yet: "), "{text}");
+    }
+}

@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use servicechain_fixtures::program;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use servicechain_crds::{Revocation, ServiceChain};
+use servicechain_fixtures::{await_condition, program};
 
 /// Where the operator is installed in tests.
 pub const NAMESPACE: &str = "servicechain-system";
+const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// The oldest Kubernetes that the charts are for.
 const KUBERNETES: &str = "1.33.0";
 
@@ -47,6 +52,18 @@ pub fn render(values: &Path) -> anyhow::Result<String> {
         "--values",
         values,
     ])
+}
+
+/// Waits until the API server serves both kinds, which it does a moment after their CRDs were created.
+pub async fn crds_are_served(client: &Client) -> anyhow::Result<()> {
+    await_condition("both CRDs to be served", SERVED_WITHIN, async || {
+        let chains = Api::<ServiceChain>::all(client.clone());
+        let revocations = Api::<Revocation>::all(client.clone());
+        let all = ListParams::default();
+        let listed = tokio::try_join!(chains.list(&all), revocations.list(&all));
+        listed.map(|_| ()).map_err(|error| error.to_string())
+    })
+    .await
 }
 
 /// What helm prints; what it complains of is the error.

@@ -5,14 +5,16 @@
 use std::path::Path;
 use std::process::Command;
 
+use clap::{CommandFactory as _, Parser as _};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use servicechain_e2e::charts::{NAMESPACE, cases, chart, helm, render};
+use servicechain_e2e::charts::{NAMESPACE, cases, chart, crds_are_served, helm, render};
 use servicechain_e2e::cluster::client;
 use servicechain_fixtures::api_server::ApiServer;
 use servicechain_fixtures::program;
+use servicechain_operator::config::Args;
 
 const OPERATOR: &str = "system:serviceaccount:servicechain-system:servicechain-operator";
 
@@ -143,6 +145,45 @@ fn rendered_objects_are_those_committed() {
 }
 
 #[test]
+fn the_operator_understands_what_the_chart_tells_it() {
+    for (values, _) in cases().unwrap() {
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&render(&values).unwrap()).unwrap();
+        let deployment = objects
+            .iter()
+            .find(|object| object["kind"] == "Deployment")
+            .unwrap();
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let command = Args::command();
+        let mut flags = vec!["servicechain-operator".to_owned()];
+        for variable in container["env"].as_array().unwrap() {
+            let name = variable["name"].as_str().unwrap();
+            let flag = command
+                .get_arguments()
+                .find(|flag| flag.get_env().is_some_and(|variable| variable == name))
+                .unwrap_or_else(|| panic!("the operator knows no {name}"));
+            // Of the downward API, an address is the hardest to please.
+            let value = variable["value"].as_str().unwrap_or("10.0.0.7");
+            flags.push(format!("--{}={value}", flag.get_long().unwrap()));
+        }
+        let args =
+            Args::try_parse_from(flags).unwrap_or_else(|error| panic!("{}: {error}", values.display()));
+        let major = args.settings().unwrap().default_postgres_major;
+        assert_eq!(
+            major,
+            if text(&values).contains("one-namespace") {
+                "18"
+            } else {
+                "17"
+            }
+        );
+        assert_eq!(
+            container["ports"],
+            json!([{"name": "admin", "containerPort": args.admin_port}, {"name": "knock", "containerPort": args.knock_port}])
+        );
+    }
+}
+
+#[test]
 fn bad_values_are_refused_by_their_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("values.json");
@@ -241,7 +282,7 @@ async fn charts_install_upgrade_and_leave_what_must_stay() {
     );
     let notes = cluster.helm(&["install", "servicechain-crds", text(&crds)]);
     assert!(notes.contains("helm upgrade --install servicechain"), "{notes}");
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]);
+    crds_are_served(&cluster.client).await.unwrap();
     let notes = cluster.helm(&["upgrade", "servicechain", text(&operator), "--set", "replicas=3"]);
     assert!(!notes.contains("does not know ServiceChains"), "{notes}");
     for left in [
@@ -280,7 +321,8 @@ async fn the_operator_may_do_what_it_does_and_no_more() {
         .assert_may(
             true,
             &[
-                "get,list,watch servicechain.dev/servicechains,servicechain.dev/revocations **",
+                "get,list,watch servicechain.dev/servicechains **",
+                "list,watch servicechain.dev/revocations **",
                 "patch servicechain.dev/servicechains:status shop",
                 "get,create,patch,delete /secrets shop",
                 "get,list,watch,create,update,patch,delete /configmaps shop",
@@ -288,7 +330,8 @@ async fn the_operator_may_do_what_it_does_and_no_more() {
                 "get,list,watch,create,patch,delete apps/statefulsets,networking.k8s.io/networkpolicies shop",
                 "get,list,watch,create,patch,delete policy/poddisruptionbudgets shop",
                 "get,list,watch,create,patch /persistentvolumeclaims shop",
-                "get,list,watch /pods,apps/replicasets **",
+                "list,watch /pods **",
+                "list apps/replicasets,/events **",
                 "create,patch events.k8s.io/events shop",
                 "create coordination.k8s.io/leases servicechain-system",
                 "get,update coordination.k8s.io/leases servicechain-system servicechain-operator",
@@ -306,7 +349,7 @@ async fn the_operator_may_do_what_it_does_and_no_more() {
                 "create,update,patch,delete servicechain.dev/servicechains shop",
                 "create,update,patch,delete servicechain.dev/revocations shop",
                 "delete,update /persistentvolumeclaims shop",
-                "create,delete,patch /pods shop",
+                "get,create,delete,patch /pods shop",
                 "create /pods:exec shop",
                 "create /serviceaccounts:token shop",
                 "get,create,update coordination.k8s.io/leases shop servicechain-operator",

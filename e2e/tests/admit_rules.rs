@@ -14,6 +14,7 @@ use kube::core::ApiResource;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use servicechain_crds::{Revocation, RevocationSpec, ServiceChain, ServiceChainSpec};
+use servicechain_e2e::charts::crds_are_served;
 use servicechain_e2e::cluster::{client, fresh_namespace};
 use servicechain_fixtures::api_server::ApiServer;
 use servicechain_fixtures::program;
@@ -36,6 +37,7 @@ impl Cluster {
             namespace,
         };
         cluster.install_crds();
+        crds_are_served(&cluster.client).await.unwrap();
         cluster
     }
 
@@ -43,8 +45,6 @@ impl Cluster {
         let folder = repository("crds");
         let folder = folder.to_str().unwrap();
         assert_eq!(self.kubectl(&["apply", "--filename", folder]).1, "");
-        let established = ["wait", "--for=condition=Established", "crd", "--all"];
-        assert_eq!(self.kubectl(&established).1, "");
     }
 
     /// What kubectl prints, and what it complains of.

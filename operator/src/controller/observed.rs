@@ -4,7 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, PodSpec, Service};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Event, PersistentVolumeClaim, Pod, PodSpec, Service,
+};
+
+/// Objects whose events are read in one pass: where more are stuck, the first tell enough.
+const MAX_EVENTFUL: usize = 8;
 
 /// Everything of one chain, by its labels, but Secrets, which are read by name.
 #[derive(Clone, Debug, Default)]
@@ -17,11 +22,12 @@ pub struct Observed {
     pub claims: Vec<PersistentVolumeClaim>,
     /// The gateway's Service, which knows its node port and its load balancer's address.
     pub gateway_service: Option<Service>,
-    /// Events of claims that are not bound and of pods that do not start ([`needs_events`]): only they say why a
-    /// volume is not made or not mounted. Empty where they could not be read.
+    /// Events of the [`eventful`] objects. Empty where they could not be read.
     pub events: Vec<Event>,
     /// The Secrets of clients and of managed databases that exist, by name, with the names of their keys.
     pub secrets: BTreeMap<String, BTreeSet<String>>,
+    /// Which client each complete Secret of a client is of, by the Secret's name: its `clientID`.
+    pub client_ids: BTreeMap<String, String>,
     /// Objects that somebody else controls, and which were therefore left alone.
     pub name_taken: Vec<NameTaken>,
     /// What the API server would not do in this pass.
@@ -52,7 +58,7 @@ pub struct WriteFailure {
 pub enum Refusal {
     /// A ResourceQuota or LimitRange of the namespace.
     Quota,
-    /// A policy: Pod Security, a webhook, an admission policy.
+    /// A policy: Pod Security, a webhook, an admission policy, a plugin of the API server.
     Admission,
     /// The operator's own permissions.
     Forbidden,
@@ -85,7 +91,8 @@ impl Refusal {
             400 | 403 | 422 if says(&["admission webhook", "denied request", "violates PodSecurity"]) => {
                 Self::Admission
             }
-            401 | 403 => Self::Forbidden,
+            401 => Self::Forbidden,
+            403 => Self::Admission,
             400 | 404 | 405 | 415 | 422 => Self::Invalid,
             _ => Self::Unavailable,
         }
@@ -97,14 +104,11 @@ pub fn trim(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
     if let Some(spec) = pod.spec.take() {
-        let containers = spec
-            .containers
-            .into_iter()
-            .map(|container| k8s_openapi::api::core::v1::Container {
-                name: container.name,
-                image: container.image,
-                ..Default::default()
-            });
+        let containers = spec.containers.into_iter().map(|container| Container {
+            name: container.name,
+            image: container.image,
+            ..Default::default()
+        });
         pod.spec = Some(PodSpec {
             containers: containers.collect(),
             node_name: spec.node_name,
@@ -113,33 +117,47 @@ pub fn trim(pod: &mut Pod) {
     }
 }
 
-/// Whether the events of a claim say more than the claim.
+/// Uids of the objects whose events say what nothing else says: claims that are not bound, pods that were scheduled and
+/// whose containers never began, stateful sets without their pods. At most [`MAX_EVENTFUL`], the first by name.
 #[must_use]
-pub fn is_unbound(claim: &PersistentVolumeClaim) -> bool {
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-    phase != Some("Bound")
+pub fn eventful(claims: &[PersistentVolumeClaim], pods: &[Pod], sets: &[StatefulSet]) -> Vec<String> {
+    let claims = claims.iter().filter(|claim| !is_bound(claim));
+    let pods = pods.iter().filter(|pod| waits_for_volumes(pod));
+    let sets = sets.iter().filter(|set| lacks_pods(set));
+    let mut named: Vec<_> = claims
+        .map(|claim| &claim.metadata)
+        .chain(pods.map(|pod| &pod.metadata))
+        .chain(sets.map(|set| &set.metadata))
+        .filter_map(|metadata| Some((metadata.name.clone()?, metadata.uid.clone()?)))
+        .collect();
+    named.sort_unstable();
+    named.truncate(MAX_EVENTFUL);
+    named.into_iter().map(|(_, uid)| uid).collect()
 }
 
-/// Whether the events of a pod say more than the pod: it was scheduled, and none of its containers ever began.
-#[must_use]
-pub fn needs_events(pod: &Pod) -> bool {
-    let scheduled = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    let statuses = pod
+pub(super) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase == Some("Bound")
+}
+
+pub(super) fn waits_for_volumes(pod: &Pod) -> bool {
+    let is_scheduled = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let containers = pod
         .status
         .as_ref()
-        .and_then(|status| status.container_statuses.as_ref());
-    let waits_for_volumes = statuses.is_none_or(|statuses| {
-        statuses.iter().all(|status| {
-            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-            waiting.is_some_and(|waiting| {
-                matches!(
-                    waiting.reason.as_deref(),
-                    None | Some("ContainerCreating" | "PodInitializing")
-                )
-            })
-        })
-    });
-    scheduled && waits_for_volumes && pod.metadata.deletion_timestamp.is_none()
+        .and_then(|status| status.container_statuses.as_deref());
+    let is_made = |status: &ContainerStatus| {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let reason = waiting.map(|waiting| waiting.reason.as_deref());
+        !matches!(reason, Some(None | Some("ContainerCreating" | "PodInitializing")))
+    };
+    let none_is_made = containers.is_none_or(|containers| !containers.iter().any(is_made));
+    is_scheduled && none_is_made && pod.metadata.deletion_timestamp.is_none()
+}
+
+fn lacks_pods(set: &StatefulSet) -> bool {
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    set.status.as_ref().is_some_and(|status| status.replicas < wanted)
 }
 
 #[cfg(test)]
@@ -188,6 +206,11 @@ mod tests {
                 422,
                 r#"Service "shop-gateway" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"#,
                 Refusal::Invalid,
+            ),
+            (
+                403,
+                r#"persistentvolumeclaims "shop-a-postgres" is forbidden: only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"#,
+                Refusal::Admission,
             ),
             (409, "the object has been modified", Refusal::Unavailable),
             (503, "etcdserver: leader changed", Refusal::Unavailable),

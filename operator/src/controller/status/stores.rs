@@ -1,0 +1,90 @@
+//! What keeps a managed store from being there beside its pod: its volume, and the Secret that opens it. A volume whose
+//! Secret is lost is never given a new password: nothing could open it. It must not know conditions.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use servicechain_crds::service_chain::status::StoreStatus;
+use servicechain_crds::validated::{Database, Service};
+
+use super::pods;
+use super::reason::{Reason, Trouble};
+use super::words::{bounded, quote};
+use super::workloads::Workload;
+use crate::config::Settings;
+use crate::controller::observed::{Observed, is_bound};
+use crate::object_names::POSTGRES_MAJOR_ANNOTATION;
+
+/// The schema's bound of a version.
+const MAX_VERSION: usize = 32;
+
+/// What is wrong with the volume of a database, named as its claim, and with the Secret that opens it.
+pub(crate) fn troubles(name: &str, secret: &str, observed: &Observed) -> Vec<Trouble> {
+    let Some(claim) = claim(name, observed) else {
+        return Vec::new();
+    };
+    let lost = (!observed.secrets.contains_key(secret)).then(|| {
+        Trouble::new(
+            Reason::PasswordLost,
+            format_args!("the volume of {name} is there, and the Secret {secret} that opens it is gone"),
+            format_args!("restore the Secret from a backup, or delete the claim {name} and all its data"),
+        )
+    });
+    lost.into_iter().chain(unbound(name, claim, observed)).collect()
+}
+
+fn unbound(name: &str, claim: &PersistentVolumeClaim, observed: &Observed) -> Option<Trouble> {
+    if is_bound(claim) {
+        return None;
+    }
+    let is_lost = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost");
+    let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+    // Others tell of a claim that waits for its pod, as it should.
+    let event = pods::newest(&observed.events, uid, &["ProvisioningFailed", "FailedBinding"]);
+    let why = match event {
+        _ if is_lost => "the volume it was bound to is gone".to_owned(),
+        Some(event) => quote(event.message.as_deref().unwrap_or_default()),
+        None => return None,
+    };
+    Some(Trouble::new(
+        Reason::VolumeNotBound,
+        format_args!("the claim {name} is not bound to a volume ({why})"),
+        format_args!("see kubectl describe pvc {name}, and kubectl get storageclass"),
+    ))
+}
+
+/// A database's major version as its volume has it, else as it will be.
+pub(crate) fn database(
+    service: &Service,
+    name: &str,
+    workload: &Workload,
+    observed: &Observed,
+    settings: &Settings,
+) -> Option<StoreStatus> {
+    let Database::Managed(managed) = service.database.as_ref()?;
+    let recorded = claim(name, observed).and_then(|claim| {
+        let annotations = claim.metadata.annotations.as_ref()?;
+        annotations.get(POSTGRES_MAJOR_ANNOTATION)
+    });
+    let version = recorded
+        .or(managed.version.as_ref())
+        .unwrap_or(&settings.default_postgres_major);
+    Some(StoreStatus {
+        kind: "Managed".to_owned(),
+        version: Some(bounded(version, MAX_VERSION)),
+        ready: workload.is_full(),
+    })
+}
+
+pub(crate) fn cache(workload: &Workload) -> StoreStatus {
+    StoreStatus {
+        kind: "Managed".to_owned(),
+        version: None,
+        ready: workload.is_full(),
+    }
+}
+
+fn claim<'a>(name: &str, observed: &'a Observed) -> Option<&'a PersistentVolumeClaim> {
+    observed
+        .claims
+        .iter()
+        .find(|claim| claim.metadata.name.as_deref() == Some(name))
+}

@@ -1,7 +1,7 @@
 //! What a validated chain becomes, one Kubernetes kind a file. Pure, infallible, and the same bytes for the same chain,
 //! in the form in which the API server stores them, so that nothing differs that nobody changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -59,8 +59,9 @@ pub struct Given<'a> {
     pub settings: &'a Settings,
     /// The Secrets of clients that exist and have both keys, by name.
     pub client_secrets: &'a BTreeMap<String, FoundClient>,
-    /// Names of the Secrets of databases ([`store_secret`](crate::object_names::store_secret)) that exist.
-    pub store_secrets: &'a BTreeSet<String>,
+    /// The Secrets of databases ([`store_secret`](crate::object_names::store_secret)) that exist, by name, and whether
+    /// they have an owner.
+    pub store_secrets: &'a BTreeMap<String, bool>,
     /// The recorded major version of each database whose claim exists, by service.
     pub majors: &'a BTreeMap<String, String>,
     /// 256 random bits in letters that need no escaping in a URL or in SQL.
@@ -115,7 +116,7 @@ pub fn build(chain: &ValidatedChain, given: &mut Given<'_>) -> Resources<Prepare
     Resources {
         service_accounts: service_accounts::service_accounts(&blueprint),
         config_maps: config_maps::config_maps(&blueprint),
-        secrets: secrets::secrets(&blueprint),
+        secrets: secrets::secrets(&blueprint, given),
         created_once: secrets::created_once(&blueprint, given),
         persistent_volume_claims: persistent_volume_claims::persistent_volume_claims(&blueprint),
         services: services::services(&blueprint),

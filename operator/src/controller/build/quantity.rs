@@ -20,7 +20,7 @@ enum Notation {
 
 /// Bytes in the largest unit that holds them without a fraction.
 pub(super) fn bytes(bytes: u64) -> Quantity {
-    let notation = if bytes % 1024 == 0 {
+    let notation = if bytes.is_multiple_of(1024) {
         Notation::Binary
     } else {
         Notation::Decimal

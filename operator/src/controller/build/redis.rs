@@ -1,6 +1,9 @@
 //! A cache: one Redis that keeps nothing. Its configuration holds its password, so all of it is in a Secret.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use servicechain_crds::service_chain::pod::PodSettings;
 use servicechain_keys::Workload;
 use zeroize::Zeroizing;
@@ -89,13 +92,16 @@ fn memory(settings: &PodSettings, max_memory_bytes: u64) -> ResourceRequirements
     let mebibytes = max_memory_bytes.div_ceil(1 << 20);
     let needed = mebibytes + mebibytes / 2 + 32;
     let mut resources = resources(settings, default_resources(10, mebibytes + 16, needed));
-    let limits = resources.limits.get_or_insert_default();
-    if limits
-        .get("memory")
-        .and_then(quantity::whole)
-        .is_none_or(|limit| limit < needed << 20)
-    {
-        limits.insert("memory".to_owned(), quantity::bytes(needed << 20));
+    let said = |amounts: Option<&BTreeMap<String, Quantity>>| {
+        amounts
+            .and_then(|amounts| quantity::whole(amounts.get("memory")?))
+            .unwrap_or_default()
+    };
+    let (limit, request) = (said(resources.limits.as_ref()), said(resources.requests.as_ref()));
+    let least = request.max(needed << 20);
+    if limit < least {
+        let limits = resources.limits.get_or_insert_default();
+        limits.insert("memory".to_owned(), quantity::bytes(least));
     }
     resources
 }

@@ -49,17 +49,34 @@ pub(super) fn clients<'a>(
 }
 
 /// What is derived or written anew at every pass.
-pub(super) fn secrets(blueprint: &Blueprint<'_>) -> Vec<Secret> {
+pub(super) fn secrets(blueprint: &Blueprint<'_>, given: &Given<'_>) -> Vec<Secret> {
     let components = object_names::components(blueprint.chain).into_iter();
-    components
-        .flat_map(|component| {
-            let ack = blueprint.ack_key(component).map(|key| {
-                let name = object_names::ack_secret(&blueprint.chain.name, component);
-                secret(owned(blueprint, component, name), [(ACK_KEY, key.as_bytes())])
-            });
-            [ack, own(blueprint, component)].into_iter().flatten()
-        })
+    let derived = components.flat_map(|component| {
+        let ack = blueprint.ack_key(component).map(|key| {
+            let name = object_names::ack_secret(&blueprint.chain.name, component);
+            secret(owned(blueprint, component, name), [(ACK_KEY, key.as_bytes())])
+        });
+        [ack, own(blueprint, component)].into_iter().flatten()
+    });
+    derived
+        .chain(passwords_with_another_owner(blueprint, given))
         .collect()
+}
+
+/// What opens a database goes with its volume: owned by the chain where the volume is, and by nobody else. Only the
+/// owner is written; without data, server-side apply leaves the data as it is.
+fn passwords_with_another_owner(blueprint: &Blueprint<'_>, given: &Given<'_>) -> Vec<Secret> {
+    let databases = blueprint.databases.iter().filter_map(|(component, database)| {
+        let name = object_names::store_secret(&blueprint.chain.name, *component);
+        let is_owned = *given.store_secrets.get(&name)?;
+        let metadata = match database.spec.deletion_policy {
+            DeletionPolicy::Retain if is_owned => kept(blueprint, *component, name),
+            DeletionPolicy::Delete if !is_owned => owned(blueprint, *component, name),
+            DeletionPolicy::Retain | DeletionPolicy::Delete => return None,
+        };
+        Some(secret(metadata, []))
+    });
+    databases.collect()
 }
 
 /// What is chosen once, where it does not exist.
@@ -89,13 +106,10 @@ pub(super) fn created_once(blueprint: &Blueprint<'_>, given: &mut Given<'_>) -> 
     for (component, database) in &blueprint.databases {
         let name = object_names::store_secret(&blueprint.chain.name, *component);
         // A volume opens with the passwords that it was made with, and with no others.
-        if database.has_volume || given.store_secrets.contains(&name) {
+        if database.has_volume || given.store_secrets.contains_key(&name) {
             continue;
         }
-        let metadata = match database.spec.deletion_policy {
-            DeletionPolicy::Retain => kept(blueprint, *component, name),
-            DeletionPolicy::Delete => owned(blueprint, *component, name),
-        };
+        let metadata = kept(blueprint, *component, name);
         let (service, superuser) = ((given.new_password)(), (given.new_password)());
         all.push(secret(
             metadata,
@@ -160,10 +174,6 @@ fn new_client_secret(given: &Given<'_>, issuer: &str, client: &Client) -> Option
 }
 
 fn hexadecimal(text: &str) -> String {
-    let digest = Digest::of(text.as_bytes());
-    digest
-        .as_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = Digest::of(text.as_bytes()).to_string();
+    digest.trim_start_matches("sha256:").to_owned()
 }

@@ -35,8 +35,6 @@ pub(crate) struct Args {
     /// Name of a chain in the cluster; without it the running local chain is meant
     chain: Option<String>,
     #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
     which: Which,
     /// File that holds the token; default: standard input
     #[arg(long, value_name = "FILE")]
@@ -53,6 +51,8 @@ pub(crate) struct Args {
     /// How to say it
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// A chain and the keys that its verifiers hold.

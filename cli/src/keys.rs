@@ -20,11 +20,11 @@ use crate::{now, print};
 pub(crate) struct Args {
     /// Name of the chain
     chain: String,
-    #[command(flatten)]
-    place: Place,
     /// How to say it
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    place: Place,
 }
 
 pub(crate) async fn run(args: Args, no_color: bool) -> Result<(), Failure> {

@@ -27,14 +27,14 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 pub(crate) struct Args {
     /// Name of the chain
     chain: String,
-    #[command(flatten)]
-    place: Place,
     /// Go on until Ctrl-C: redraw the terminal, or with `-o json` print a line whenever something changed
     #[arg(short, long)]
     watch: bool,
     /// How to say it
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -29,11 +29,11 @@ pub(crate) struct Args {
     /// Name of a chain in the cluster; without it the running local chain is meant
     chain: Option<String>,
     #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// What to ask for.

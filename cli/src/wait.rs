@@ -21,14 +21,14 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Args {
     /// Name of the chain
     chain: String,
-    #[command(flatten)]
-    place: Place,
     /// The condition that must be True for the newest generation of the chain
     #[arg(long = "for", value_name = "CONDITION", default_value = "Ready", value_parser = CONDITIONS, ignore_case = true)]
     condition: String,
     /// How long to wait, such as 90s or 5m; 0s looks once
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = duration)]
     timeout: Duration,
+    #[command(flatten)]
+    place: Place,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {

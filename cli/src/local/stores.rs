@@ -157,11 +157,20 @@ async fn on_redis(chain: &ValidatedChain, url: &str) -> anyhow::Result<Vec<Strin
     tokio::time::timeout(CONNECT_WITHIN, ping)
         .await
         .map_err(|_| anyhow!("it does not answer PING within {CONNECT_WITHIN:?}; is it a Redis server?"))
-        .and_then(|answered| answered.map_err(|error| anyhow!("it does not answer PING: {error}")))
+        .and_then(|answered| answered.map_err(|error| no_redis(&error)))
         .with_context(|| format!("the Redis server at {place} cannot be used (--redis)"))?;
     (0..chain.services.len())
         .map(|number| Ok(with_path(&base, &number.to_string())?.to_string()))
         .collect()
+}
+
+/// What a server says no with, in its own words only if they are words of Redis.
+fn no_redis(error: &redis::RedisError) -> anyhow::Error {
+    let is_said = error.code().is_some() || error.is_io_error();
+    match error.to_string().lines().next() {
+        Some(words) if is_said => anyhow!("{words}"),
+        _ => anyhow!("what answers there is no Redis server"),
+    }
 }
 
 /// Where a server is, without who logs in.

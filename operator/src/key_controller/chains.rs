@@ -146,7 +146,9 @@ impl KeyChains {
     /// Ends every loop after the round it is in.
     pub async fn end(&self) {
         let chains: Vec<Tracked> = self.0.chains().drain().map(|(_, tracked)| tracked).collect();
-        chains.iter().for_each(|tracked| tracked.shutdown.cancel());
+        for tracked in &chains {
+            tracked.shutdown.cancel();
+        }
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
     }
@@ -164,7 +166,11 @@ impl Shared {
     fn start(&self, chain: &ServiceChain, order: Order) -> Option<Tracked> {
         let cluster = Cluster::new(self.client.clone(), chain)?;
         let roots = self.roots.of(cluster.chain().clone());
-        let mut leader = leader(roots, Place::Cluster(cluster.clone()), Arc::clone(&self.clock));
+        let mut leader = leader(
+            roots,
+            Place::Cluster(Box::new(cluster.clone())),
+            Arc::clone(&self.clock),
+        );
         leader.audience = Some((ObjectRef::from_obj(chain), Arc::clone(&self.news)));
         let what = format!(
             "the keys of chain {}/{}",
@@ -200,7 +206,9 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let chains = self.chains.get_mut().unwrap_or_else(PoisonError::into_inner);
-        chains.values().for_each(|tracked| tracked.shutdown.cancel());
+        for tracked in chains.values() {
+            tracked.shutdown.cancel();
+        }
     }
 }
 

@@ -61,8 +61,8 @@ enum NoAnswer {
     #[error("Too many pods knock at this moment.")]
     Busy,
     /// For somebody who is authentic.
-    #[error("The newest generation is not known yet: {0}.")]
-    NotYet(String),
+    #[error("The newest generation is not known yet.")]
+    NotYet,
     #[error("The answer could not be sealed.")]
     Seal,
 }
@@ -98,7 +98,7 @@ impl KnockPort {
         let chain = knock.chain.as_str();
         let (seat, witnessed) = tokio::time::timeout(ANSWER_TIMEOUT, testify(chains, knock))
             .await
-            .unwrap_or_else(|_| Err(NoAnswer::NotYet("it took too long".to_owned())))?;
+            .unwrap_or(Err(NoAnswer::NotYet))?;
         // Somebody else may have begun to lead while this one read.
         if !lease.is_surely_held() {
             return seal(knock, key, None, lease.leader_address());
@@ -146,21 +146,21 @@ fn authentic(port: &KnockPort, headers: &HeaderMap, body: &Bytes) -> Option<(Kno
 async fn testify(chains: &KeyChains, knock: &Knock) -> Result<(Arc<Seat>, Witnessed), NoAnswer> {
     let begun = Instant::now();
     loop {
-        let mut reason = "this operator has just begun to lead".to_owned();
         if let Some(seat) = chains.seat(knock.chain.as_str()) {
             match seat.witness.testify(&knock.pod, &knock.workload).await {
                 Ok(witnessed) => return Ok((seat, witnessed)),
                 Err(not_yet) => {
+                    let reason = chain_of(&not_yet);
+                    tracing::debug!(chain = %knock.chain, pod = %knock.pod, reason, "a knock is not answered yet");
                     if !matches!(not_yet, NotYet::NotListed) {
                         // A round mends it.
                         seat.woken.notify_one();
                     }
-                    reason = chain_of(&not_yet);
                 }
             }
         }
         if begun.elapsed() + LOOK_AGAIN >= ANSWER_TIMEOUT {
-            return Err(NoAnswer::NotYet(reason));
+            return Err(NoAnswer::NotYet);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -219,7 +219,7 @@ impl IntoResponse for NoAnswer {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAuthentic => StatusCode::FORBIDDEN,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::NotYet(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NotYet => StatusCode::SERVICE_UNAVAILABLE,
             Self::Seal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         tracing::debug!(%status, "{self}");

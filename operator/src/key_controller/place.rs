@@ -78,7 +78,7 @@ pub(super) enum Wish {
 
 pub(super) enum Place {
     Local(Local),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 pub(super) struct Local {

@@ -352,7 +352,12 @@ impl Leader {
     /// The round brought nothing: what was known stays, and people are told why.
     pub(super) fn fail(&self, error: &RoundError) {
         let mut state = KeyState::clone(&self.state.borrow());
-        state.problem = Some(chain_of(error));
+        state.problem = Some(match error {
+            RoundError::Place(PlaceError::Api(api)) if api.code().is_some() => {
+                format!("{api}: {}", api.message())
+            }
+            error => chain_of(error),
+        });
         self.publish(state);
     }
 

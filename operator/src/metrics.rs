@@ -81,6 +81,12 @@ impl Metrics {
         self.0.reconcile_duration.observe(took.as_secs_f64());
     }
 
+    /// Passes over chains that were done.
+    #[must_use]
+    pub fn passes(&self) -> u64 {
+        self.0.reconciles.get_or_create(&[("outcome", "done")]).get()
+    }
+
     pub fn wrote(&self, kind: &'static str, verb: &'static str, outcome: &'static str) {
         let labels = [("kind", kind), ("verb", verb), ("outcome", outcome)];
         self.0.writes.get_or_create(&labels).inc();

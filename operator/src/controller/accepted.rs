@@ -42,6 +42,27 @@ impl Accepted {
             Self::Before { mistakes, .. } | Self::Never(mistakes) => Some(mistakes),
         }
     }
+
+    /// What is left of it where `mistakes_in` a chain say that this operator cannot build it with its settings. `map` is
+    /// the one that keeps the last accepted spec.
+    #[must_use]
+    pub fn where_buildable(
+        self,
+        chain: &ServiceChain,
+        map: Option<&ConfigMap>,
+        mistakes_in: impl Fn(&ValidatedChain) -> Mistakes,
+    ) -> Self {
+        let mut mistakes = self.chain().map(&mistakes_in).unwrap_or_default();
+        if mistakes.is_empty() {
+            return self;
+        }
+        mistakes.extend(self.mistakes().into_iter().flatten().cloned());
+        let kept = map.and_then(|map| kept_spec(chain, map));
+        match kept.and_then(|kept| before(chain, &kept)) {
+            Some(chain) if mistakes_in(&chain).is_empty() => Self::Before { chain, mistakes },
+            _ => Self::Never(mistakes),
+        }
+    }
 }
 
 /// `kept` is the spec that was accepted last.
@@ -51,14 +72,9 @@ pub fn judge(chain: &ServiceChain, kept: Option<&ServiceChainSpec>) -> Accepted 
         Ok(chain) => return Accepted::Now(chain),
         Err(mistakes) => mistakes,
     };
-    let before = kept.map(|kept| ServiceChain {
-        metadata: chain.metadata.clone(),
-        spec: kept.clone(),
-        status: None,
-    });
-    match before.map(|before| validated(&before)) {
-        Some(Ok(chain)) => Accepted::Before { chain, mistakes },
-        Some(Err(_)) | None => Accepted::Never(mistakes),
+    match kept.and_then(|kept| before(chain, kept)) {
+        Some(chain) => Accepted::Before { chain, mistakes },
+        None => Accepted::Never(mistakes),
     }
 }
 
@@ -113,6 +129,15 @@ pub fn owner(chain: &ServiceChain) -> k8s_openapi::apimachinery::pkg::apis::meta
     }
 }
 
+fn before(chain: &ServiceChain, kept: &ServiceChainSpec) -> Option<ValidatedChain> {
+    let before = ServiceChain {
+        metadata: chain.metadata.clone(),
+        spec: kept.clone(),
+        status: None,
+    };
+    validated(&before).ok()
+}
+
 /// That of a chain of the same name that is gone, or of anybody else, counts for nothing.
 fn kept_spec(chain: &ServiceChain, map: &ConfigMap) -> Option<ServiceChainSpec> {
     let uid = chain.uid();
@@ -140,7 +165,7 @@ mod tests {
             "spec": {
                 "audiences": ["shop"],
                 "issuers": [{"name": "platform", "managed": {}}],
-                "gateway": {"routes": [{"name": "items", "service": "a"}]},
+                "gateway": {"routes": [{"name": "items", "service": services[0]["name"]}]},
                 "services": services,
             },
         }))
@@ -167,6 +192,33 @@ mod tests {
         assert!(mistakes.to_string().contains("nobody"), "{mistakes}");
         assert!(matches!(judge(&bad(), None), Accepted::Never(_)));
         assert!(matches!(judge(&bad(), Some(&bad().spec)), Accepted::Never(_)));
+    }
+
+    #[test]
+    fn what_cannot_be_built_with_these_settings_leaves_what_was_accepted_before() {
+        let kept: ConfigMap = serde_json::from_value(keep(&good())).unwrap();
+        let other = chain(&json!([{"name": "b", "database": {"managed": {}}}]));
+        let refuse = |name: &'static str| {
+            move |chain: &ValidatedChain| {
+                let mut mistakes = Mistakes::new();
+                if name.is_empty() || chain.service(name).is_some() {
+                    mistakes.add("spec", "there is no image");
+                }
+                mistakes
+            }
+        };
+        let now = || judge(&other, None);
+        assert_eq!(now().where_buildable(&other, Some(&kept), refuse("a")), now());
+        let left = now().where_buildable(&other, Some(&kept), refuse("b"));
+        assert!(matches!(&left, Accepted::Before { chain, .. } if chain.service("a").is_some()));
+        assert!(matches!(
+            now().where_buildable(&other, None, refuse("b")),
+            Accepted::Never(_)
+        ));
+        assert!(matches!(
+            now().where_buildable(&other, Some(&kept), refuse("")),
+            Accepted::Never(_)
+        ));
     }
 
     #[test]

@@ -61,6 +61,13 @@ pub(crate) fn chain(chain: &ServiceChain) -> (ValidatedChain, Mistakes) {
             "use an http:// endpoint, such as a collector in the cluster",
         );
     }
+    if !spec.network_policy.egress.is_empty() {
+        judge.mistakes.add_unsupported(
+            "spec.networkPolicy.egress",
+            "a list of what may be reached, which is for the mode Strict,",
+            "leave it out",
+        );
+    }
     if spec.network_policy.mode == NetworkPolicyMode::Strict {
         judge.mistakes.add_unsupported(
             "spec.networkPolicy.mode",

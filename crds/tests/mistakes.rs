@@ -440,6 +440,11 @@ fn what_this_version_cannot_do_for_a_service_is_refused_by_name() {
             "spec.networkPolicy.mode",
         ),
         (
+            "/spec/networkPolicy",
+            json!({"egress": [{}]}),
+            "spec.networkPolicy.egress",
+        ),
+        (
             "/spec/podDefaults",
             json!({"template": {}}),
             "spec.podDefaults.template",

@@ -131,6 +131,16 @@ fn charts_pass_helms_own_linter() {
 }
 
 #[test]
+fn charts_have_the_version_of_the_programs() {
+    for name in ["servicechain-crds", "servicechain"] {
+        let text = std::fs::read_to_string(chart(name).join("Chart.yaml")).unwrap();
+        let about: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(about["version"], env!("CARGO_PKG_VERSION"), "{name}");
+        assert_eq!(about["appVersion"], env!("CARGO_PKG_VERSION"), "{name}");
+    }
+}
+
+#[test]
 fn rendered_objects_are_those_committed() {
     let cases = cases().unwrap();
     assert_eq!(cases.len(), 4, "values files");

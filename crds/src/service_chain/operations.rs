@@ -17,7 +17,7 @@ pub struct NetworkPolicySpec {
     /// Who may scrape metrics. Default: none.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub metrics_from: Vec<NetworkPolicyPeer>,
-    /// What else may be reached in mode Strict. Default: none.
+    /// What else may be reached in mode Strict. Default: none. Not supported yet.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub egress: Vec<NetworkPolicyEgressRule>,
 }

@@ -4,6 +4,8 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 const NANOS: i128 = 1_000_000_000;
+/// What the API server rounds resources up to.
+const MILLI: i128 = 1_000_000;
 /// Of the smallest to the largest, each 1000 times the one before, from nano on.
 const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
 /// Each 1024 times the one before.
@@ -28,10 +30,13 @@ pub(super) fn bytes(bytes: u64) -> Quantity {
     Quantity(written(i128::from(bytes) * NANOS, notation))
 }
 
-/// The same quantity as the API server writes it. What is none is left for the API server to refuse.
+/// The same amount of a resource as the API server writes it. What is none is left for the API server to refuse.
 pub(super) fn canonical(quantity: &Quantity) -> Quantity {
     match read(&quantity.0) {
-        Some((nanos, notation)) => Quantity(written(nanos, notation)),
+        Some((nanos, notation)) => {
+            let nanos = (nanos + MILLI - 1).div_euclid(MILLI) * MILLI;
+            Quantity(written(nanos, notation))
+        }
         None => quantity.clone(),
     }
 }
@@ -122,7 +127,7 @@ mod tests {
         canonical(&Quantity(text.to_owned())).0
     }
 
-    /// The right column is what kube-apiserver 1.34 answered for the left one.
+    /// kube-apiserver 1.34 stores the right column for the left one, and the right one as it is.
     #[test]
     fn a_quantity_is_written_as_the_api_server_stores_it() {
         for (given, stored) in [
@@ -142,9 +147,9 @@ mod tests {
             ("0.5Ki", "512"),
             ("0", "0"),
             ("0Mi", "0"),
-            ("+1", "1"),
-            ("-1000m", "-1"),
-            ("0.0000000001", "1n"),
+            ("+1024Mi", "1Gi"),
+            ("0.0000000001", "1m"),
+            ("1.0000001", "1001m"),
             ("2000000000", "2G"),
         ] {
             assert_eq!(canonical_text(given), stored, "{given}");

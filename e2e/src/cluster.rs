@@ -88,12 +88,7 @@ impl Cluster {
         &self,
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> anyhow::Result<String> {
-        let tests = std::env::current_exe()?;
-        let folder = tests
-            .parent()
-            .and_then(Path::parent)
-            .context("a test lies in a folder")?;
-        self.run(&folder.join("servicechain"), arguments, "").await
+        self.run(&servicechain()?, arguments, "").await
     }
 
     async fn run<'a>(
@@ -177,6 +172,16 @@ fn what_it_says(said: &[u8], output: &Output) -> anyhow::Result<String> {
         bail!("{} ({})", String::from_utf8_lossy(&both).trim(), output.status);
     }
     Ok(String::from_utf8_lossy(said).trim().to_owned())
+}
+
+/// Our own command line, which `cargo xtask test` builds beside the tests.
+pub fn servicechain() -> anyhow::Result<PathBuf> {
+    let tests = std::env::current_exe()?;
+    let folder = tests
+        .parent()
+        .and_then(Path::parent)
+        .context("a test lies in a folder")?;
+    Ok(folder.join("servicechain"))
 }
 
 /// A client of the server that a kubeconfig names.

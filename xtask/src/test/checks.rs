@@ -45,6 +45,16 @@ pub(super) fn fast(rotation_cases: usize) -> Result<()> {
 
 pub(super) fn api_server() -> Result<()> {
     let programs = crate::apiserver::ensure_programs()?;
+    // Its tests find it beside themselves.
+    let build = [
+        "build",
+        "--locked",
+        "--package",
+        "servicechain",
+        "--bin",
+        "servicechain",
+    ];
+    check("command line", cargo(build))?;
     let mut tests = cargo([
         "test",
         "--locked",

@@ -164,6 +164,101 @@ async fn postgres_runs_as_uid_999_with_a_read_only_root_and_no_capabilities() {
     assert_eq!(shown.await.unwrap(), "17", "arguments reach the server");
 }
 
+/// As the operator runs it: its script starts it, its init scripts make the service's role, nothing runs as root.
+#[tokio::test]
+async fn a_first_start_of_postgres_that_was_cut_short_begins_anew() {
+    let files = tempfile::tempdir().unwrap();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/src/controller/build/postgres");
+    let script = |name: &str| std::fs::read_to_string(scripts.join(name)).unwrap();
+    write(files.path(), "scripts/start.sh", &script("start.sh"), 0o644);
+    for name in ["10-role.sql", "20-finished.sh"] {
+        write(files.path(), &format!("init/{name}"), &script(name), 0o644);
+    }
+    write(files.path(), "passwords/password", "of-the-service", 0o644);
+    write(
+        files.path(),
+        "passwords/superuser-password",
+        "of-the-superuser",
+        0o644,
+    );
+    let data = files.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).unwrap();
+
+    let start = async || {
+        let mount = |name: &str, to: &str| format!("--volume={}:{to}", files.path().join(name).display());
+        Container::run(
+            "postgres",
+            &[
+                "--user=999:999",
+                "--read-only",
+                "--cap-drop=ALL",
+                "--security-opt=no-new-privileges",
+                "--tmpfs=/var/run/postgresql",
+                "--tmpfs=/tmp",
+                &mount("data", "/var/lib/postgresql/data"),
+                &mount("scripts", "/etc/servicechain:ro"),
+                &mount("init", "/docker-entrypoint-initdb.d:ro"),
+                &mount("passwords", "/run/servicechain/passwords:ro"),
+                &format!("--env=PGDATA={PGDATA}"),
+                "--env=POSTGRES_PASSWORD_FILE=/run/servicechain/passwords/superuser-password",
+                "--env=POSTGRES_INITDB_ARGS=--encoding=UTF8 --locale=C.UTF-8 --data-checksums",
+                "--entrypoint=sh",
+            ],
+            &["/etc/servicechain/start.sh", "-c", "max_connections=50"],
+        )
+        .await
+    };
+    // Held before the role is made, then killed.
+    write(
+        files.path(),
+        "init/05-hold.sh",
+        "touch /tmp/held; sleep 60\n",
+        0o644,
+    );
+    let cut_short = start().await;
+    let held = async || cut_short.exec(&["test", "-e", "/tmp/held"]).await;
+    await_condition("the first start to be under way", START_DEADLINE, held)
+        .await
+        .unwrap();
+    cut_short.docker(&["kill"]).await.unwrap();
+    drop(cut_short);
+    assert!(
+        data.join("pgdata/PG_VERSION").exists(),
+        "the image would take it for a whole database"
+    );
+
+    std::fs::remove_file(files.path().join("init/05-hold.sh")).unwrap();
+    let postgres = start().await;
+    let url = "postgresql://app:of-the-service@127.0.0.1:5432/app";
+    let is_superuser = async || {
+        let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+        postgres.exec(&["psql", url, "-At", "-c", sql]).await
+    };
+    let answer = await_condition("the service to log in", START_DEADLINE, is_superuser).await;
+    assert_eq!(answer.unwrap(), "f");
+    let log = postgres.docker(&["logs"]).await.unwrap();
+    assert!(
+        log.contains("the first start was cut short; it begins anew"),
+        "{log}"
+    );
+    assert!(!log.contains("of-the-service"), "the password is in the log");
+
+    postgres
+        .exec(&["psql", url, "-c", "CREATE TABLE kept ()"])
+        .await
+        .unwrap();
+    postgres.docker(&["kill"]).await.unwrap();
+    postgres.docker(&["start"]).await.unwrap();
+    let tables = async || {
+        postgres
+            .exec(&["psql", url, "-At", "-c", "SELECT count(*) FROM kept"])
+            .await
+    };
+    let kept = await_condition("PostgreSQL to recover", START_DEADLINE, tables).await;
+    assert_eq!(kept.unwrap(), "0", "a database that was whole once is kept");
+}
+
 #[tokio::test]
 async fn postgres_without_a_password_says_what_to_set() {
     let postgres = Container::run("postgres", &[], &[]).await;

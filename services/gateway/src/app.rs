@@ -26,11 +26,9 @@ use crate::headers::{self, HeaderFault};
 use crate::metrics::WorkerMetrics;
 use crate::pool::Pool;
 use crate::rejection::Rejection;
+use crate::request_head::{self, Passed, Said};
 use crate::request_line::Target;
 use crate::route_table::RouteTable;
-
-/// At most so many headers are added to a request: room is made for them once.
-const ADDED_HEADERS: usize = 8;
 
 /// What all cores share. Nothing in it changes but what its parts swap by themselves.
 pub(crate) struct Gateway {
@@ -116,25 +114,29 @@ async fn pass(
     let upload = || upload.as_ref().map_or(UploadState::Idle, |upload| upload.get());
 
     // What only the gateway may say.
-    let headers = &mut head.headers;
-    headers.reserve(ADDED_HEADERS);
-    client.headers().add_to(headers, client.is_trusted());
-    headers.append(
-        header::VIA,
-        worker.via[usize::from(head.version != Version::HTTP_10)].clone(),
-    );
-    exchange.request_id().inject(headers);
-    exchange.span().context().inject(headers);
+    let is_trusted = client.is_trusted();
+    if is_trusted {
+        client.headers().add_to(&mut head.headers);
+    }
+    let said = Said {
+        client_lines: if is_trusted { "" } else { client.headers().lines() },
+        via: &worker.via[usize::from(head.version != Version::HTTP_10)],
+        request_id: exchange.request_id(),
+        trace: exchange.span().context(),
+    };
+    let passed = Passed {
+        method: &head.method,
+        target: &target.uri,
+        headers: &head.headers,
+    };
+    let sent = request_head::encode(passed, &said, deadline, body);
 
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = target.uri;
-    *request.headers_mut() = head.headers;
     // Pinned here, since a future that is passed on by value is kept twice.
     let sent = pin!(forward::send(
         &gateway.upstreams[index],
         &worker.pool,
-        request,
+        &head.method,
+        sent,
         deadline
     ));
     match deadline.bound(sent).await {
@@ -159,12 +161,9 @@ fn why_unanswered(error: ForwardError, upload: UploadState, limit: u64) -> Rejec
 }
 
 fn forwarded(answer: Answer, deadline: Deadline, exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let Answer { response, lease, .. } = answer;
-    let (mut head, incoming) = response.into_parts();
+    let (mut head, body) = answer.response.into_parts();
     headers::screen_response(&mut head.headers);
-    let mut response = Response::new(ResponseBody::Upstream(Forwarded::new(
-        incoming, deadline, lease, exchange,
-    )));
+    let mut response = Response::new(ResponseBody::Upstream(Forwarded::new(body, deadline, exchange)));
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     response

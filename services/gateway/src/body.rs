@@ -13,7 +13,7 @@ use servicechain_runtime::deadline::Deadline;
 use tokio::time::Sleep;
 
 use crate::exchange::Exchange;
-use crate::pool::Lease;
+use crate::forward::AnswerBody;
 
 /// What an upstream is sent.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(crate) enum BodyError {
     TooLarge,
     #[error("the body broke off")]
     BrokeOff(#[source] hyper::Error),
+    #[error("the upstream broke off")]
+    Upstream(#[source] std::io::Error),
     #[error("the request's deadline has passed")]
     TooLate,
 }
@@ -123,6 +125,10 @@ impl Body for RequestBody {
 
 /// What a client is sent.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the rule is the large one, and a box would be an allocation for each request"
+)]
 pub(crate) enum ResponseBody {
     /// The gateway's own words; the exchange ends when they are sent.
     Problem {
@@ -135,22 +141,22 @@ pub(crate) enum ResponseBody {
 /// A response on its way from an upstream.
 #[derive(Debug)]
 pub(crate) struct Forwarded {
-    incoming: Incoming,
+    /// Until it has ended.
+    answer: Option<AnswerBody>,
+    broken: Option<BodyError>,
     deadline: Deadline,
     /// Made when the upstream is first waited for: most answers arrive whole and need none.
     timer: Option<Pin<Box<Sleep>>>,
-    /// The connection, until it can be used again.
-    lease: Option<Lease>,
     exchange: Box<Exchange>,
 }
 
 impl Forwarded {
-    pub(crate) fn new(incoming: Incoming, deadline: Deadline, lease: Lease, exchange: Box<Exchange>) -> Self {
+    pub(crate) fn new(answer: AnswerBody, deadline: Deadline, exchange: Box<Exchange>) -> Self {
         let mut this = Self {
-            incoming,
+            answer: Some(answer),
+            broken: None,
             deadline,
             timer: None,
-            lease: Some(lease),
             exchange,
         };
         this.notice_end();
@@ -158,15 +164,9 @@ impl Forwarded {
     }
 
     fn notice_end(&mut self) {
-        if self.incoming.is_end_stream() {
-            self.end();
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(answer) = self.answer.take_if(|answer| answer.has_ended()) {
             self.exchange.complete();
-            lease.give_back();
+            answer.give_back();
         }
     }
 
@@ -189,40 +189,41 @@ impl Body for Forwarded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-                ready!(self.poll_deadline(cx));
-                self.exchange
-                    .fail("upstream too slow in the middle of its answer");
-                return Poll::Ready(Some(Err(BodyError::TooLate)));
-            };
-            return Poll::Ready(match frame {
-                None => {
-                    self.end();
-                    None
-                }
-                Some(Err(error)) => {
-                    self.exchange
-                        .fail("upstream broke off in the middle of its answer");
-                    Some(Err(BodyError::BrokeOff(error)))
-                }
-                Some(Ok(frame)) => match frame.into_data() {
-                    Err(_trailers) => continue,
-                    Ok(data) => {
-                        self.notice_end();
-                        Some(Ok(Frame::data(data)))
-                    }
-                },
-            });
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
         }
+        let Some(answer) = &mut self.answer else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(data) = answer.poll_data(cx) else {
+            ready!(self.poll_deadline(cx));
+            self.exchange
+                .fail("upstream too slow in the middle of its answer");
+            return Poll::Ready(Some(Err(BodyError::TooLate)));
+        };
+        self.notice_end();
+        if let Some(Err(error)) = data {
+            self.exchange
+                .fail("upstream broke off in the middle of its answer");
+            // An error ends the connection with what hyper holds unsent; what came before it goes out first.
+            self.broken = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(data.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.answer.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.answer {
+            None => SizeHint::with_exact(0),
+            Some(answer) => answer
+                .remaining()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
     }
 }
 

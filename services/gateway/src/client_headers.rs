@@ -14,6 +14,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 pub(crate) struct ClientHeaders {
     forwarded_for: HeaderValue,
     forwarded: HeaderValue,
+    /// All of it as it goes out where nobody before it is believed.
+    lines: Box<str>,
 }
 
 impl ClientHeaders {
@@ -28,27 +30,30 @@ impl ClientHeaders {
         let value =
             |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
         Self {
+            lines: format!(
+                "forwarded: for={node};proto=http\r\nx-forwarded-for: {text}\r\nx-forwarded-proto: http\r\n"
+            )
+            .into(),
             forwarded_for: value(text),
             forwarded: value(format!("for={node};proto=http")),
         }
     }
 
-    /// Adds this client to what trusted proxies before it have told. Of anybody else nothing is left to add to.
-    pub(crate) fn add_to(&self, headers: &mut HeaderMap, trusts_forwarded: bool) {
-        if trusts_forwarded {
-            // A Forwarded header that lacks the proxies before would name one of them as the client.
-            if headers.contains_key(header::FORWARDED) || !headers.contains_key(X_FORWARDED_FOR) {
-                append(headers, header::FORWARDED, &self.forwarded);
-            }
-            append(headers, X_FORWARDED_FOR, &self.forwarded_for);
-            headers
-                .entry(X_FORWARDED_PROTO)
-                .or_insert(HeaderValue::from_static("http"));
-        } else {
-            headers.insert(header::FORWARDED, self.forwarded.clone());
-            headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    /// What an upstream is told of a client that is no trusted proxy: of what it said itself nothing is left.
+    pub(crate) fn lines(&self) -> &str {
+        &self.lines
+    }
+
+    /// Adds this client to what trusted proxies before it have told.
+    pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
+        // A Forwarded header that lacks the proxies before would name one of them as the client.
+        if headers.contains_key(header::FORWARDED) || !headers.contains_key(X_FORWARDED_FOR) {
+            append(headers, header::FORWARDED, &self.forwarded);
         }
+        append(headers, X_FORWARDED_FOR, &self.forwarded_for);
+        headers
+            .entry(X_FORWARDED_PROTO)
+            .or_insert(HeaderValue::from_static("http"));
     }
 }
 
@@ -92,16 +97,19 @@ mod tests {
             ("X-Real-IP", "1.2.3.4"),
         ];
         let client = ClientHeaders::new("10.0.0.1".parse().unwrap());
-        let result = |trusted| {
-            let mut headers = map(lines);
-            screen_request(&mut headers, trusted).unwrap();
-            client.add_to(&mut headers, trusted);
-            [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO]
-                .map(|name| headers[name].to_str().unwrap().to_owned())
-        };
-        assert_eq!(result(false), ["for=10.0.0.1;proto=http", "10.0.0.1", "http"]);
+        let mut headers = map(lines);
+        screen_request(&mut headers, false).unwrap();
+        assert_eq!(headers.len(), 1, "only Host is left");
         assert_eq!(
-            result(true),
+            client.lines(),
+            "forwarded: for=10.0.0.1;proto=http\r\nx-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: http\r\n"
+        );
+        let mut headers = map(lines);
+        screen_request(&mut headers, true).unwrap();
+        client.add_to(&mut headers);
+        assert_eq!(
+            [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO]
+                .map(|name| headers[name].to_str().unwrap().to_owned()),
             [
                 "for=1.2.3.4, for=10.0.0.1;proto=http",
                 "1.2.3.4, 10.0.0.1",
@@ -116,11 +124,11 @@ mod tests {
             ("X-Forwarded-For", "1.1.1.1"),
             ("X-Forwarded-For", "2.2.2.2, 3.3.3.3"),
         ]);
-        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut headers, true);
+        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut headers);
         assert_eq!(headers[X_FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3, ::1");
         assert_eq!(headers.get(header::FORWARDED), None);
         let mut fresh = map(&[]);
-        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut fresh, true);
+        ClientHeaders::new("::1".parse().unwrap()).add_to(&mut fresh);
         assert_eq!(fresh[header::FORWARDED], "for=\"[::1]\";proto=http");
     }
 }

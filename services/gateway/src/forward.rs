@@ -3,16 +3,22 @@
 //!
 //! The only await on an upstream is here; deadlines are the caller's.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
 use servicechain_runtime::deadline::Deadline;
 use servicechain_runtime::upstream::{Endpoint, Resolver, pick};
+use tokio::net::TcpStream;
 
-use crate::body::RequestBody;
+use crate::answer_head::AnswerHead;
+use crate::body::BodyError;
+use crate::conversation::{Conversation, ConversationError, Upload};
 use crate::pool::{Lease, Pool};
 
 /// What a route forwards to.
@@ -23,13 +29,19 @@ pub(crate) struct Upstream {
     pub(crate) service: String,
 }
 
-/// An answer whose body is still to come, and the connection it comes on.
+/// An answer whose body is still to come.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) lease: Lease,
+    pub(crate) response: Response<AnswerBody>,
     /// True if it took a second try.
     pub(crate) was_repeated: bool,
+}
+
+/// The body of an answer, and the connection it comes on.
+#[derive(Debug)]
+pub(crate) struct AnswerBody {
+    conversation: Conversation<TcpStream>,
+    lease: Lease,
 }
 
 /// Why there is no answer.
@@ -50,29 +62,30 @@ struct Failed {
     was_reused: bool,
 }
 
-/// A request that can be made again.
-struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
+/// How long a request waits for the first address of a service that has just become ready.
+const ADDRESSES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Sends `request` and waits for the head of its answer.
+/// Sends a request and waits for the head of its answer.
 ///
 /// # Errors
 /// [`ForwardError`] once there is nothing left to try.
 pub(crate) async fn send(
     upstream: &Upstream,
     pool: &Rc<Pool>,
-    mut request: Request<RequestBody>,
+    method: &Method,
+    mut upload: Upload,
     deadline: Deadline,
 ) -> Result<Answer, ForwardError> {
-    let copy = Copy::of(&request);
     let mut failed: Option<Failed> = None;
     // A connection that was closed before the request was written on it says nothing of the address.
     let mut may_reuse = true;
+    let mut has_tried = false;
     loop {
         let address_failed = failed.map(|failed| failed.address);
+        if upstream.resolver.endpoints().as_slice().is_empty() {
+            // Rare: a service none of whose pods was ready yet.
+            Box::pin(first_addresses(upstream)).await;
+        }
         let picked = pick(&upstream.resolver.endpoints(), address_failed).map(Endpoint::begin);
         let in_flight = picked.ok_or(ForwardError::Unreachable)?;
         let address = in_flight.endpoint().address();
@@ -87,13 +100,13 @@ pub(crate) async fn send(
         } else {
             Err(in_flight)
         };
-        let mut lease = match idle {
-            Ok(lease) => lease,
+        let (stream, lease) = match idle {
+            Ok(connection) => connection,
             Err(in_flight) => {
                 let endpoint = Arc::clone(in_flight.endpoint());
                 // Rare and large, so not a part of every request's future.
                 match Box::pin(pool.connect(in_flight)).await {
-                    Ok(lease) => lease,
+                    Ok(connection) => connection,
                     Err(error) => {
                         tracing::debug!(%address, service = upstream.service, error = %error, "cannot connect");
                         endpoint.refused();
@@ -111,14 +124,21 @@ pub(crate) async fn send(
                 }
             }
         };
-        deadline.inject(request.headers_mut());
-        let mut error = match lease.sender().try_send_request(request).await {
-            Ok(response) => return check(response, lease, failed.is_some()),
+        // Connecting, and trying before, took time.
+        if (has_tried || !lease.is_reused())
+            && let Some(left) = deadline.remaining()
+        {
+            upload.set_remaining(left);
+        }
+        has_tried = true;
+        let mut conversation = Conversation::new(stream, method.clone(), upload);
+        let error = match poll_fn(|cx| conversation.poll_head(cx, &mut pool.scratch())).await {
+            Ok(head) => return check(head, AnswerBody { conversation, lease }, failed.is_some()),
             Err(error) => error,
         };
-        if let Some(unsent) = error.take_message() {
-            request = unsent;
-            may_reuse = false;
+        may_reuse = false;
+        if let ConversationError::Unsent(unsent) = error {
+            upload = *unsent;
             if lease.is_reused() {
                 continue;
             }
@@ -132,51 +152,61 @@ pub(crate) async fn send(
             });
             continue;
         }
-        let error = error.into_error();
         tracing::debug!(%address, service = upstream.service, error = %error, "upstream broke off");
         upstream.resolver.resolve_again();
-        // A parse error means that bytes of an answer came, and nobody knows what the upstream has done.
-        match &copy {
-            Some(copy) if failed.is_none() && !error.is_parse() => request = copy.request(),
+        // Where a byte of an answer came nobody knows what the upstream has done.
+        upload = match error {
+            ConversationError::Silent(sent) if failed.is_none() && method.is_idempotent() => {
+                sent.again().ok_or(ForwardError::BrokeOff)?
+            }
             _ => return Err(ForwardError::BrokeOff),
-        }
+        };
         failed = Some(Failed {
             address,
             why: ForwardError::BrokeOff,
             was_reused: lease.is_reused(),
         });
-        may_reuse = false;
     }
 }
 
+async fn first_addresses(upstream: &Upstream) {
+    let _ = tokio::time::timeout(ADDRESSES_WITHIN, upstream.resolver.answered()).await;
+}
+
 /// Nothing asked for another protocol, so an upstream that switches is out of step.
-fn check(response: Response<Incoming>, lease: Lease, was_repeated: bool) -> Result<Answer, ForwardError> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+fn check(head: AnswerHead, body: AnswerBody, was_repeated: bool) -> Result<Answer, ForwardError> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(ForwardError::BrokeOff);
     }
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
     Ok(Answer {
         response,
-        lease,
         was_repeated,
     })
 }
 
-impl Copy {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let repeatable = request.body().is_empty() && request.method().is_idempotent();
-        repeatable.then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
+impl AnswerBody {
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.conversation.poll_data(cx, &mut self.lease.pool().scratch())
     }
 
-    fn request(&self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
+    /// True once the last byte was handed out.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.conversation.has_ended()
+    }
+
+    /// How many bytes are still to come, if that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        self.conversation.remaining()
+    }
+
+    /// It has ended: its connection goes back if it can serve another request.
+    pub(crate) fn give_back(self) {
+        if let Some(stream) = self.conversation.into_idle() {
+            self.lease.give_back(stream);
+        }
     }
 }
 
@@ -184,12 +214,11 @@ impl Copy {
 mod tests {
     use std::net::TcpListener;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
-    use http::header::HOST;
     use tokio::runtime::{Builder, LocalOptions};
 
     use super::*;
+    use crate::body::RequestBody;
 
     /// What an address does with a connection.
     #[derive(Clone, Copy)]
@@ -255,15 +284,11 @@ mod tests {
         runtime.block_on(async {
             let mut results = Vec::new();
             for _ in 0..20 {
-                let request = Request::builder()
-                    .method(method)
-                    .uri("/")
-                    .header(HOST, "a")
-                    .body(RequestBody::Empty)
-                    .unwrap();
+                let head = format!("{method} / HTTP/1.1\r\nhost: a\r\n\r\n");
+                let upload = Upload::new(head.into_bytes(), None, RequestBody::Empty, false);
                 let deadline = Deadline::after(Duration::from_secs(10));
                 let pool = Rc::new(Pool::default());
-                let sent = send(&pair.upstream, &pool, request, deadline).await;
+                let sent = send(&pair.upstream, &pool, method, upload, deadline).await;
                 results.push(sent.map(|answer| answer.response.status().as_u16()));
             }
             results

@@ -4,12 +4,15 @@
 //! drained. How a request travels is shown by the module `app`; the other modules are one idea each.
 
 mod admit;
+mod answer_chunks;
+mod answer_head;
 mod app;
 mod body;
 mod chunks;
 mod client_headers;
 pub mod config;
 mod connection;
+mod conversation;
 mod exchange;
 mod forward;
 mod head_guard;
@@ -18,6 +21,7 @@ mod metrics;
 mod path;
 mod pool;
 mod rejection;
+mod request_head;
 mod request_line;
 mod route_table;
 mod server;

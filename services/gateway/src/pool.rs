@@ -3,19 +3,14 @@
 //!
 //! It knows addresses; which address a request goes to is chosen elsewhere.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use servicechain_runtime::upstream::InFlight;
 use tokio::net::TcpStream;
-
-use crate::body::RequestBody;
-use crate::small_writes::SmallWrites;
 
 /// Within a cluster a connection takes a millisecond; a second leaves room for one lost packet elsewhere.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,27 +21,27 @@ pub(crate) const ROUND: Duration = Duration::from_secs(5);
 const MAX_IDLE_ROUNDS: u32 = 6;
 /// More idle connections than this per address and core would only be file descriptors.
 const MAX_IDLE_PER_ADDRESS: usize = 512;
-/// How long an answered connection may take to finish with its request, before it is given up.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What one read takes at most.
+const SCRATCH: usize = 64 * 1024;
 
 /// One core's idle connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
     round: Cell<u32>,
+    scratch: RefCell<Vec<u8>>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    stream: TcpStream,
     since: u32,
 }
 
-/// A connection of one request, and the request's place in the count of its address.
+/// A connection's place in the pool while a request has it, and the request's in the count of its address.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pool: Rc<Pool>,
-    sender: SendRequest<RequestBody>,
     in_flight: InFlight,
     is_reused: bool,
 }
@@ -58,59 +53,65 @@ pub(crate) enum ConnectError {
     Timeout,
     #[error("connection refused")]
     Tcp(#[source] std::io::Error),
-    #[error("connection ended at once")]
-    Http(#[source] hyper::Error),
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            idle: RefCell::default(),
+            round: Cell::new(0),
+            scratch: RefCell::new(vec![0; SCRATCH]),
+        }
+    }
 }
 
 impl Pool {
     /// An idle connection to the address that is counted in, if there is one.
-    pub(crate) fn reuse(self: &Rc<Self>, in_flight: InFlight) -> Result<Lease, InFlight> {
+    pub(crate) fn reuse(self: &Rc<Self>, in_flight: InFlight) -> Result<(TcpStream, Lease), InFlight> {
         let mut idle = self.idle.borrow_mut();
         let Some(connections) = idle.get_mut(&in_flight.endpoint().address()) else {
             return Err(in_flight);
         };
-        while let Some(Idle { sender, since }) = connections.pop() {
-            if sender.is_ready() && self.is_fresh(since) {
-                return Ok(Lease {
-                    pool: Rc::clone(self),
-                    sender,
-                    in_flight,
-                    is_reused: true,
-                });
+        while let Some(connection) = connections.pop() {
+            if self.is_fresh(connection.since) && connection.is_quiet() {
+                return Ok((connection.stream, self.lease(in_flight, true)));
             }
         }
         Err(in_flight)
     }
 
     /// A new connection to the address that is counted in.
-    pub(crate) async fn connect(self: &Rc<Self>, in_flight: InFlight) -> Result<Lease, ConnectError> {
+    pub(crate) async fn connect(
+        self: &Rc<Self>,
+        in_flight: InFlight,
+    ) -> Result<(TcpStream, Lease), ConnectError> {
         let connecting = TcpStream::connect(in_flight.endpoint().address());
         let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Err(_elapsed) => return Err(ConnectError::Timeout),
             Ok(stream) => stream.map_err(ConnectError::Tcp)?,
         };
         stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(SmallWrites(stream)))
-            .await
-            .map_err(ConnectError::Http)?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to an upstream ended");
-            }
-        });
-        Ok(Lease {
+        Ok((stream, self.lease(in_flight, false)))
+    }
+
+    /// Room for one read, until the next await.
+    pub(crate) fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        self.scratch.borrow_mut()
+    }
+
+    fn lease(self: &Rc<Self>, in_flight: InFlight, is_reused: bool) -> Lease {
+        Lease {
             pool: Rc::clone(self),
-            sender,
             in_flight,
-            is_reused: false,
-        })
+            is_reused,
+        }
     }
 
     /// Closes what nobody used for too long. The worker calls it every [`ROUND`].
     pub(crate) fn close_old(&self) {
         self.round.set(self.round.get().wrapping_add(1));
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| !idle.sender.is_closed() && self.is_fresh(idle.since));
+            connections.retain(|idle| self.is_fresh(idle.since) && idle.is_quiet());
             !connections.is_empty()
         });
     }
@@ -119,25 +120,30 @@ impl Pool {
         self.round.get().wrapping_sub(since) <= MAX_IDLE_ROUNDS
     }
 
-    fn keep(&self, address: SocketAddr, sender: SendRequest<RequestBody>) {
+    fn keep(&self, address: SocketAddr, stream: TcpStream) {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(address).or_default();
         if connections.len() < MAX_IDLE_PER_ADDRESS {
             connections.push(Idle {
-                sender,
+                stream,
                 since: self.round.get(),
             });
         }
     }
 }
 
-impl Lease {
-    pub(crate) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.sender
+impl Idle {
+    /// Nothing has come, not even its end: what comes unasked answers no request. It is a system call only where the
+    /// runtime has seen something.
+    fn is_quiet(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
+}
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.in_flight.endpoint().address()
+impl Lease {
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// True if other requests went before this one, so that the upstream may have closed it just now.
@@ -145,24 +151,8 @@ impl Lease {
         self.is_reused
     }
 
-    /// Its response has been read to the end. An answer may come before the request was read; such a connection
-    /// is idle only once that is over.
-    pub(crate) fn give_back(self) {
-        let address = self.address();
-        let Self {
-            pool,
-            mut sender,
-            in_flight: _,
-            ..
-        } = self;
-        if sender.is_ready() {
-            pool.keep(address, sender);
-        } else if !sender.is_closed() {
-            tokio::task::spawn_local(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(SETTLE_TIMEOUT, sender.ready()).await {
-                    pool.keep(address, sender);
-                }
-            });
-        }
+    /// Its connection is idle now.
+    pub(crate) fn give_back(self, stream: TcpStream) {
+        self.pool.keep(self.in_flight.endpoint().address(), stream);
     }
 }

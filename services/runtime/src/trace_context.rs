@@ -94,14 +94,26 @@ impl TraceContext {
         self.sampled
     }
 
-    /// Version 00 (section 3.2.2). Flags of later versions are sent as zero, as section 3.2.2.5 asks.
+    /// What [`TraceContext::inject`] would set as `tracestate`.
+    #[must_use]
+    pub fn state(&self) -> Option<&HeaderValue> {
+        self.state.as_ref()
+    }
+
     fn traceparent(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.parent_text()).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+
+    /// What [`TraceContext::inject`] would set as `traceparent`: version 00 (section 3.2.2). Flags of later versions are
+    /// sent as zero, as section 3.2.2.5 asks.
+    #[must_use]
+    pub fn parent_text(&self) -> [u8; LENGTH] {
         let mut text = [0; LENGTH];
         text.copy_from_slice(b"00-00000000000000000000000000000000-0000000000000000-00");
         write_hex(&self.trace_id.0, &mut text[3..35]);
         write_hex(&self.span_id.0, &mut text[36..52]);
         text[54] = b'0' + u8::from(self.sampled);
-        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        text
     }
 }
 

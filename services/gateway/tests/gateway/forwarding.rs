@@ -41,11 +41,12 @@ fn what_only_the_chain_may_set_is_replaced_and_the_rest_passes() {
     ] {
         assert_eq!(sent.header(name), None, "{name}");
     }
-    assert!(
-        sent.head.contains("via: 1.1 before\r\nvia: 1.1 gateway\r\n"),
-        "{}",
-        sent.head
-    );
+    let vias: Vec<_> = sent
+        .head
+        .lines()
+        .filter(|line| line.starts_with("via: "))
+        .collect();
+    assert_eq!(vias, ["via: 1.1 before", "via: 1.1 gateway"]);
     let remaining: u64 = sent.header("servicechain-remaining-ms").unwrap().parse().unwrap();
     assert!((4000..=5000).contains(&remaining), "{remaining}");
     let trace = sent.header("traceparent").unwrap();

@@ -36,6 +36,7 @@ use self::accepted::Accepted;
 use self::apply::{Built, Outcome, Writer};
 use self::build::Given;
 use self::dereference::Dereferenced;
+use self::observed::Refusal;
 use self::rollout::{Gated, Held};
 use self::status::Pass;
 use crate::api_client::{ApiError, WRITE_TIMEOUT, within};
@@ -79,6 +80,9 @@ enum PassError {
     Api(#[from] ApiError),
     #[error("the pass took longer than {} s", PASS_TIMEOUT.as_secs())]
     TimedOut,
+    /// Nothing that a person has to mend.
+    #[error("the API server did not do all writes")]
+    Unavailable,
 }
 
 /// Looks after every chain until `shutdown`, and returns when the passes that had begun are done.
@@ -111,10 +115,10 @@ async fn observed_pass(
         .health
         .expect(format!("the pass over chain {namespace}/{name}"), STUCK_AFTER);
     let begun = Instant::now();
-    let pass = tokio::time::timeout(PASS_TIMEOUT, reconcile(&context, &namespace, &name)).await;
+    let pass = tokio::time::timeout(PASS_TIMEOUT, Box::pin(reconcile(&context, &namespace, &name))).await;
     let (outcome, result) = match pass {
         Ok(Ok(next)) => ("done", Ok(next)),
-        Ok(Err(error)) => ("failed", Err(error.into())),
+        Ok(Err(error)) => ("failed", Err(error)),
         Err(_) => ("timeout", Err(PassError::TimedOut)),
     };
     context.watches.metrics.reconciled(outcome, begun.elapsed());
@@ -126,7 +130,7 @@ async fn observed_pass(
         Err(error) => {
             let reason = match &error {
                 PassError::Api(error) => error.message(),
-                PassError::TimedOut => String::new(),
+                PassError::TimedOut | PassError::Unavailable => String::new(),
             };
             tracing::warn!(namespace, chain = name, reason, "{error}; it is tried again");
             Err(error)
@@ -135,7 +139,7 @@ async fn observed_pass(
 }
 
 /// One pass; returns when to look again although nothing changes.
-async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Duration, ApiError> {
+async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Duration, PassError> {
     // 1. What is wanted, and what stands in the cluster.
     let Some((chain, accepted)) = accepted::read(&context.client, namespace, name).await? else {
         return Ok(RESYNC);
@@ -146,7 +150,13 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
         context.keys.forget(&uid);
         return Ok(RESYNC);
     }
-    let mut found = dereference::dereference(&context.client, namespace, name, accepted.chain()).await?;
+    let mut found = Box::pin(dereference::dereference(
+        &context.client,
+        namespace,
+        name,
+        accepted.chain(),
+    ))
+    .await?;
     // 2. What can be built is looked after: its keys, whatever else happens.
     let kept = found.live.get(&("ConfigMap", accepted_config_map(name)));
     let kept = kept.and_then(|kept| ConfigMap::deserialize(kept).ok());
@@ -181,6 +191,10 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
     };
     let status = status::status(&chain, &pass, now(&context.clock));
     say(context, &chain, status).await?;
+    let mut failures = found.observed.write_failures.iter();
+    if failures.any(|failure| failure.refusal == Refusal::Unavailable) {
+        return Err(PassError::Unavailable);
+    }
     Ok(if is_complete { RESYNC } else { IN_THE_WAY })
 }
 

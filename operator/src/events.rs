@@ -51,8 +51,8 @@ impl Events {
         loop {
             match keys.recv().await {
                 Ok(event) => {
-                    self.publish(&key_event(&event), &event.chain.clone().into())
-                        .await
+                    let about = event.chain.clone().into();
+                    self.publish(&key_event(&event), &about).await;
                 }
                 Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "Events of keys were not told"),
                 Err(RecvError::Closed) => return,

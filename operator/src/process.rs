@@ -59,7 +59,7 @@ fn start(args: Args) -> anyhow::Result<()> {
         let config = Config::infer().await;
         let config =
             config.context("no API server is known: there is neither a service account nor a kubeconfig")?;
-        run(args, config).await
+        Box::pin(run(args, config)).await
     });
     // Whoever lost the lease waits for nothing.
     runtime.shutdown_background();

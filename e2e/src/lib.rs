@@ -11,6 +11,8 @@ pub mod cluster;
 pub mod keys;
 #[cfg(feature = "kind")]
 pub mod load;
+#[cfg(feature = "apiserver")]
+pub mod operator;
 pub mod process;
 pub mod recorder;
 pub mod running;

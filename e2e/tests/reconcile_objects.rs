@@ -1,0 +1,477 @@
+//! What the operator makes of a chain, and what it leaves alone: on a real API server, where no pod ever runs.
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use servicechain_crds::ServiceChain;
+use servicechain_e2e::cluster::{await_seen, fresh_namespace};
+use servicechain_e2e::operator::{DEADLINE, Operator, World, await_objects, chain, create, objects};
+
+type Objects = BTreeSet<(String, String)>;
+
+/// A chain with its operator, in a namespace of its own.
+struct Stage {
+    world: World,
+    client: Client,
+    namespace: String,
+    chain: ServiceChain,
+    operator: Operator,
+}
+
+impl Stage {
+    /// All objects are there, and a pass has seen them.
+    async fn of(world: World, services: &[&str]) -> Self {
+        let client = world.client().await.unwrap();
+        let namespace = fresh_namespace(&client).await.unwrap();
+        let chain = create(&client, &chain(&namespace, services).unwrap())
+            .await
+            .unwrap();
+        let operator = start(&world, &namespace).await;
+        let stage = Self {
+            world,
+            client,
+            namespace,
+            chain,
+            operator,
+        };
+        await_objects(&stage.client, &stage.namespace, &expected(services))
+            .await
+            .unwrap();
+        stage.pass().await;
+        stage
+    }
+
+    async fn pass(&self) {
+        self.operator.await_pass(&self.client, &self.chain).await.unwrap();
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// What operators have written so far in this namespace.
+    fn writes(&self) -> Vec<String> {
+        let writes = self.world.writes().unwrap().into_iter();
+        let ours = writes.filter(|write| write.namespace == self.namespace);
+        ours.map(|write| format!("{} {} {}", write.verb, write.resource, write.name))
+            .collect()
+    }
+
+    async fn condition(&self, kind: &str) -> (String, String, String) {
+        let chain = self.api::<ServiceChain>().get("shop").await.unwrap();
+        let conditions = chain.status.unwrap_or_default().conditions;
+        let found = conditions.into_iter().find(|condition| condition.type_ == kind);
+        let found = found.map(|condition| (condition.status, condition.reason, condition.message));
+        found.unwrap_or_default()
+    }
+
+    async fn await_condition(&self, kind: &str, status: &str) -> String {
+        await_seen(&format!("{kind} to be {status}"), DEADLINE, async || {
+            let found = self.condition(kind).await;
+            if found.0 == status {
+                Ok(found.2)
+            } else {
+                Err(format!("{found:?}"))
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn edit(&self, patch: Value) {
+        let patch = Patch::Merge(&patch);
+        let api = self.api::<ServiceChain>();
+        api.patch("shop", &PatchParams::default(), &patch).await.unwrap();
+    }
+}
+
+async fn start(world: &World, namespace: &str) -> Operator {
+    let client = world.operator_client("operator").await.unwrap();
+    Operator::start(client, namespace).await.unwrap()
+}
+
+fn expected(services: &[&str]) -> Objects {
+    let mut names = vec![
+        ("ConfigMap", "shop-accepted".to_owned()),
+        ("ConfigMap", "shop-keys".to_owned()),
+        ("Secret", "shop-client-platform-demo".to_owned()),
+        ("Secret", "shop-issuer-platform-config".to_owned()),
+        ("ConfigMap", "shop-gateway-config".to_owned()),
+    ];
+    let hops = ["gateway", "issuer-platform"]
+        .into_iter()
+        .chain(services.iter().copied());
+    for hop in hops {
+        names.extend(
+            [
+                "Deployment",
+                "Service",
+                "ServiceAccount",
+                "NetworkPolicy",
+                "PodDisruptionBudget",
+            ]
+            .map(|kind| (kind, format!("shop-{hop}"))),
+        );
+        names.push(("Secret", format!("shop-{hop}-ack")));
+    }
+    for service in services {
+        names.push(("ConfigMap", format!("shop-{service}-config")));
+        for store in ["postgres", "redis"] {
+            let name = format!("shop-{service}-{store}");
+            names.extend(
+                [
+                    "StatefulSet",
+                    "Service",
+                    "ServiceAccount",
+                    "NetworkPolicy",
+                    "Secret",
+                ]
+                .map(|kind| (kind, name.clone())),
+            );
+        }
+        names.push(("PersistentVolumeClaim", format!("shop-{service}-postgres")));
+        names.push(("ConfigMap", format!("shop-{service}-postgres-config")));
+    }
+    names
+        .into_iter()
+        .map(|(kind, name)| (kind.to_owned(), name))
+        .collect()
+}
+
+#[tokio::test]
+async fn from_nothing_come_all_objects_and_another_pass_writes_nothing_even_after_a_restart() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a", "b", "c"]).await;
+    let writes = stage.writes();
+    stage.pass().await;
+    assert_eq!(stage.writes()[writes.len()..], [] as [String; 0]);
+    println!(
+        "{} writes made {} objects",
+        writes.len(),
+        expected(&["a", "b", "c"]).len()
+    );
+
+    stage.operator.end().await;
+    let again = start(&stage.world, &stage.namespace).await;
+    again.await_pass(&stage.client, &stage.chain).await.unwrap();
+    let after = stage.world.writes().unwrap();
+    let after: Vec<_> = after
+        .iter()
+        .filter(|write| write.namespace == stage.namespace)
+        .skip(writes.len())
+        .collect();
+    assert!(after.is_empty(), "{after:?}");
+    again.end().await;
+}
+
+#[tokio::test]
+async fn bundle_exists_before_anything_that_runs_pods_and_nothing_of_ours_holds_a_finalizer() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    let writes = stage.writes();
+    let first = |end: &str| writes.iter().position(|write| write.contains(end)).unwrap();
+    assert!(
+        first("configmaps shop-accepted") < first("shop-a-config"),
+        "{writes:?}"
+    );
+    let bundle = first("configmaps shop-keys");
+    for workload in ["deployments", "statefulsets"] {
+        assert!(bundle < first(workload), "{writes:?}");
+    }
+    let chain = stage.api::<ServiceChain>().get("shop").await.unwrap();
+    assert!(chain.finalizers().is_empty());
+    let deployments = stage.api::<Deployment>().list(&Default::default()).await.unwrap();
+    for deployment in deployments {
+        assert!(deployment.finalizers().is_empty());
+        assert_eq!(deployment.owner_references()[0].uid, chain.uid().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn drift_is_undone() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    let deployments = stage.api::<Deployment>();
+    let maps = stage.api::<ConfigMap>();
+    let policies = stage.api::<NetworkPolicy>();
+
+    let before = deployments.get("shop-a").await.unwrap();
+    deployments
+        .delete("shop-a", &DeleteParams::background())
+        .await
+        .unwrap();
+    let scale = json!({"spec": {"replicas": 7}});
+    deployments
+        .patch("shop-gateway", &PatchParams::default(), &Patch::Merge(&scale))
+        .await
+        .unwrap();
+    let emptied = json!({"data": {"service.yaml": "{}"}});
+    maps.patch("shop-a-config", &PatchParams::default(), &Patch::Merge(&emptied))
+        .await
+        .unwrap();
+    let unlabelled = json!({"metadata": {"labels": {"servicechain.dev/chain": null}}});
+    policies
+        .patch("shop-a", &PatchParams::default(), &Patch::Merge(&unlabelled))
+        .await
+        .unwrap();
+
+    await_seen("drift to be undone", DEADLINE, async || {
+        let again = deployments.get_opt("shop-a").await.unwrap();
+        let is_new = again.is_some_and(|again| again.uid() != before.uid());
+        let replicas = deployments
+            .get("shop-gateway")
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .replicas;
+        let map = maps.get("shop-a-config").await.unwrap().data.unwrap();
+        let labels = policies.get("shop-a").await.unwrap().labels().len();
+        let seen = (is_new, replicas, map["service.yaml"] != "{}", labels > 1);
+        if seen == (true, Some(2), true, true)
+            && objects(&stage.client, &stage.namespace, "shop").await.unwrap() == expected(&["a"])
+        {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_longer_built_goes_once_nobody_calls_it_and_data_stays() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a", "b"]).await;
+    let only_a = chain(&stage.namespace, &["a"]).unwrap();
+    stage
+        .edit(json!({"spec": {"services": only_a.spec.services}}))
+        .await;
+    stage.pass().await;
+    let found = objects(&stage.client, &stage.namespace, "shop").await.unwrap();
+    assert!(
+        found.contains(&("Deployment".to_owned(), "shop-b".to_owned())),
+        "a may still call b"
+    );
+
+    // No pod runs here, so the test says that they did.
+    let mut left = expected(&["a"]);
+    for (kind, name) in [
+        ("PersistentVolumeClaim", "shop-b-postgres"),
+        ("Secret", "shop-b-postgres"),
+    ] {
+        left.insert((kind.to_owned(), name.to_owned()));
+    }
+    await_seen("what was of b to go", DEADLINE, async || {
+        roll_out(&stage.api::<Deployment>()).await;
+        let found = objects(&stage.client, &stage.namespace, "shop").await.unwrap();
+        let more: Vec<_> = found.difference(&left).collect();
+        if found == left {
+            Ok(())
+        } else {
+            Err(format!("{more:?}"))
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Says of every Deployment that its pods run.
+async fn roll_out(api: &Api<Deployment>) {
+    for deployment in api.list(&Default::default()).await.unwrap() {
+        let count = deployment.spec.as_ref().unwrap().replicas;
+        let status = json!({"status": {
+            "observedGeneration": deployment.metadata.generation,
+            "replicas": count, "updatedReplicas": count, "readyReplicas": count, "availableReplicas": count,
+        }});
+        let patch = Patch::Merge(&status);
+        let _ = api
+            .patch_status(&deployment.name_any(), &PatchParams::default(), &patch)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_object_of_the_same_name_is_not_touched_and_named_in_status() {
+    let world = World::start().await.unwrap();
+    let client = world.client().await.unwrap();
+    let namespace = fresh_namespace(&client).await.unwrap();
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), &namespace);
+    let foreign = json!({"metadata": {"name": "shop-a", "labels": {"team": "other"}}});
+    let foreign = accounts
+        .create(&PostParams::default(), &serde_json::from_value(foreign).unwrap())
+        .await
+        .unwrap();
+    let created = create(&client, &chain(&namespace, &["a"]).unwrap())
+        .await
+        .unwrap();
+    let operator = start(&world, &namespace).await;
+    let mut all = expected(&["a"]);
+    all.remove(&("ServiceAccount".to_owned(), "shop-a".to_owned()));
+    await_objects(&client, &namespace, &all).await.unwrap();
+    let stage = Stage {
+        world,
+        client,
+        namespace,
+        chain: created,
+        operator,
+    };
+    let said = await_seen("the name to be in status", DEADLINE, async || {
+        let chain = stage.api::<ServiceChain>().get("shop").await.unwrap();
+        let conditions = chain.status.unwrap_or_default().conditions;
+        let taken = conditions
+            .iter()
+            .find(|condition| condition.reason == "NameTaken");
+        taken
+            .map(|condition| condition.message.clone())
+            .ok_or_else(|| format!("{conditions:?}"))
+    })
+    .await
+    .unwrap();
+    assert!(said.contains("shop-a"), "{said}");
+    let now = accounts.get("shop-a").await.unwrap();
+    assert_eq!(now.resource_version(), foreign.resource_version());
+
+    accounts.delete("shop-a", &DeleteParams::default()).await.unwrap();
+    await_objects(&stage.client, &stage.namespace, &expected(&["a"]))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_edit_leaves_the_chain_as_it_was_even_for_an_operator_that_starts_after_it() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    let refused = json!({"spec": {"gateway": {"tls": {"secretName": "shop-tls"}, "replicas": 3}}});
+    stage.edit(refused).await;
+    let said = stage.await_condition("Accepted", "False").await;
+    assert!(said.contains("spec.gateway.tls"), "{said}");
+    let deployments = stage.api::<Deployment>();
+    assert_eq!(
+        deployments
+            .get("shop-gateway")
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .replicas,
+        Some(2)
+    );
+
+    let Stage {
+        world,
+        client,
+        namespace,
+        chain,
+        operator,
+    } = stage;
+    operator.end().await;
+    let operator = start(&world, &namespace).await;
+    deployments
+        .delete("shop-gateway", &DeleteParams::background())
+        .await
+        .unwrap();
+    await_objects(&client, &namespace, &expected(&["a"]))
+        .await
+        .unwrap();
+    let stage = Stage {
+        world,
+        client,
+        namespace,
+        chain,
+        operator,
+    };
+    assert_eq!(
+        deployments
+            .get("shop-gateway")
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .replicas,
+        Some(2)
+    );
+
+    stage.edit(json!({"spec": {"gateway": {"tls": null}}})).await;
+    stage.await_condition("Accepted", "True").await;
+    stage.pass().await;
+    assert_eq!(
+        deployments
+            .get("shop-gateway")
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .replicas,
+        Some(3)
+    );
+}
+
+#[tokio::test]
+async fn while_paused_nothing_is_written_but_status() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    stage.edit(json!({"spec": {"paused": true}})).await;
+    stage.pass().await;
+    let before = stage.writes().len();
+    stage.edit(json!({"spec": {"gateway": {"replicas": 5}}})).await;
+    stage
+        .api::<Deployment>()
+        .delete("shop-a", &DeleteParams::background())
+        .await
+        .unwrap();
+    stage.pass().await;
+    let written = stage.writes()[before..].to_vec();
+    assert!(
+        written.iter().all(|write| write.contains("servicechains/status")),
+        "{written:?}"
+    );
+
+    stage.edit(json!({"spec": {"paused": false}})).await;
+    await_objects(&stage.client, &stage.namespace, &expected(&["a"]))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_deleted_chain_leaves_its_volumes_and_what_opens_them_and_nothing_else() {
+    let stage = Stage::of(World::start_with_garbage_collector().await.unwrap(), &["a"]).await;
+    let secrets = stage.api::<Secret>();
+    let password = secrets.get("shop-a-postgres").await.unwrap();
+    stage
+        .api::<ServiceChain>()
+        .delete("shop", &DeleteParams::default())
+        .await
+        .unwrap();
+    let kept = [
+        ("PersistentVolumeClaim", "shop-a-postgres"),
+        ("Secret", "shop-a-postgres"),
+    ];
+    let kept: Objects = kept.map(|(kind, name)| (kind.to_owned(), name.to_owned())).into();
+    await_objects(&stage.client, &stage.namespace, &kept)
+        .await
+        .unwrap();
+
+    // Made again, it finds its data, and what opens it.
+    let again = create(&stage.client, &chain(&stage.namespace, &["a"]).unwrap())
+        .await
+        .unwrap();
+    await_objects(&stage.client, &stage.namespace, &expected(&["a"]))
+        .await
+        .unwrap();
+    stage.operator.await_pass(&stage.client, &again).await.unwrap();
+    assert_eq!(secrets.get("shop-a-postgres").await.unwrap().data, password.data);
+    let claims = stage.api::<PersistentVolumeClaim>();
+    assert!(
+        claims
+            .get("shop-a-postgres")
+            .await
+            .unwrap()
+            .owner_references()
+            .is_empty()
+    );
+}

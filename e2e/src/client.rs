@@ -21,7 +21,7 @@ pub struct Connection {
 }
 
 /// One answer, read whole.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answer {
     pub status: u16,
     /// Status line and headers as they came.
@@ -142,6 +142,12 @@ impl Answer {
     pub fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.body)
             .with_context(|| format!("not JSON: {}{}", self.head, String::from_utf8_lossy(&self.body)))
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}{}", self.head, String::from_utf8_lossy(&self.body))
     }
 }
 

@@ -2,7 +2,7 @@
 //! killed. The tests of this file share one chain, one after another.
 #![cfg(test)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ const CLIENTS: usize = 6;
 /// A change is under load only if there was load before and after it.
 const ANSWERS_AROUND: u64 = 100;
 const ITEM: &str = "/items/1";
+/// Between two looks at all of a chain's objects.
+const LOOK: Duration = Duration::from_secs(5);
 /// Which of a chain's objects are compared over time.
 const OBJECTS: &str = "servicechains,deployments,replicasets,statefulsets,pods,services,configmaps,secrets,serviceaccounts,\
                        networkpolicies,poddisruptionbudgets,persistentvolumeclaims";
@@ -139,15 +141,12 @@ fn nothing_of_a_ready_chain_is_written_while_nothing_changes() {
         } else {
             1
         };
-        let mut before = settled(shop).await;
-        // The time that is watched begins with the first look that finds everything as the look before it did.
+        let before = settled(shop).await;
         let ends = tokio::time::Instant::now() + Duration::from_mins(minutes);
-        let mut looks = tokio::time::interval(Duration::from_secs(5));
+        let mut looks = tokio::time::interval(LOOK);
         while tokio::time::Instant::now() < ends {
             looks.tick().await;
-            let now = objects(shop).await;
-            assert_eq!(before, now);
-            before = now;
+            assert_eq!(changes(&before, &objects(shop).await), [String::new(); 0]);
         }
     });
 }
@@ -220,21 +219,29 @@ async fn await_count(shop: &Shop, component: &str, count: usize) {
     .unwrap();
 }
 
-/// The objects once two looks agree.
-async fn settled(shop: &Shop) -> Value {
-    let mut before = Value::Null;
+/// The objects once two looks agree: what happened just before takes a while to be written down.
+async fn settled(shop: &Shop) -> Objects {
+    let mut looks = tokio::time::interval(LOOK);
+    let mut before = Objects::new();
     await_seen("the chain to settle", READY_WITHIN, async || {
+        looks.tick().await;
         let now = objects(shop).await;
-        let is_same = now == before;
-        before = now.clone();
-        if is_same { Ok(now) } else { Err("it changes still") }
+        let changes = changes(&before, &now);
+        before.clone_from(&now);
+        if changes.is_empty() {
+            Ok(now)
+        } else {
+            Err(changes.join(", "))
+        }
     })
     .await
     .unwrap()
 }
 
 /// `resourceVersion` by kind, name and uid.
-async fn objects(shop: &Shop) -> Value {
+type Objects = BTreeMap<String, String>;
+
+async fn objects(shop: &Shop) -> Objects {
     let all = shop.kubectl(&["get", OBJECTS, "--output=json"]).await.unwrap();
     let all: Value = serde_json::from_str(&all).unwrap();
     let items = all["items"].as_array().unwrap().iter();
@@ -242,8 +249,15 @@ async fn objects(shop: &Shop) -> Value {
         .map(|object| {
             let metadata = &object["metadata"];
             let key = format!("{} {} {}", object["kind"], metadata["name"], metadata["uid"]);
-            (key, metadata["resourceVersion"].clone())
+            (key, metadata["resourceVersion"].to_string())
         })
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+        .collect()
+}
+
+fn changes(before: &Objects, now: &Objects) -> Vec<String> {
+    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    keys.into_iter()
+        .filter(|key| before.get(*key) != now.get(*key))
+        .cloned()
+        .collect()
 }

@@ -116,6 +116,7 @@ pub async fn dereference(
             events,
             secrets,
             client_ids,
+            standing: live.keys().cloned().collect(),
             ..Observed::default()
         },
         live,

@@ -28,6 +28,8 @@ pub struct Observed {
     pub secrets: BTreeMap<String, BTreeSet<String>>,
     /// Which client each complete Secret of a client is of, by the Secret's name: its `clientID`.
     pub client_ids: BTreeMap<String, String>,
+    /// Kind and name of everything that has the chain's label, but Secrets, which cannot be listed.
+    pub standing: BTreeSet<(&'static str, String)>,
     /// Objects that somebody else controls, and which were therefore left alone.
     pub name_taken: Vec<NameTaken>,
     /// What the API server would not do in this pass.
@@ -56,7 +58,7 @@ pub struct WriteFailure {
 /// Why a write was not done, as far as the remedy differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A ResourceQuota or LimitRange of the namespace.
+    /// A `ResourceQuota` or `LimitRange` of the namespace.
     Quota,
     /// A policy: Pod Security, a webhook, an admission policy, a plugin of the API server.
     Admission,

@@ -19,10 +19,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use servicechain_crds::ServiceChain;
 use servicechain_crds::service_chain::status::ServiceChainStatus;
 
-use self::conditions::{Truth, Verdict, condition};
+use self::conditions::{Verdict, condition};
 use self::parts::Parts;
-use self::reason::Reason;
-use self::verdicts::{of_acceptance, verdicts};
+use self::verdicts::{of_acceptance, unjudged, verdicts};
 use super::accepted::Accepted;
 use super::observed::Observed;
 use super::resources::{Applied, Resources};
@@ -55,56 +54,30 @@ pub fn status(chain: &ServiceChain, pass: &Pass<'_>, now: Timestamp) -> ServiceC
         keys: keys.status.clone(),
         ..ServiceChainStatus::default()
     };
-    let accepted = of_acceptance(pass.accepted);
-    let Some(validated) = pass.accepted.chain() else {
-        let unknown = Verdict::new(
-            Truth::Unknown,
-            Reason::NotAccepted,
-            "nothing is made before spec is accepted",
-        );
-        let ready = Verdict::new(Truth::False, Reason::NotAccepted, accepted.message.clone());
-        let says = |kind| match kind {
-            Kind::Accepted => &accepted,
-            Kind::Ready => &ready,
-            _ => &unknown,
-        };
-        status.conditions = Kind::ALL
-            .iter()
-            .map(|kind| condition(kind.as_str(), says(*kind), generation, &before.conditions, now))
-            .collect();
-        return status;
+    let acceptance = of_acceptance(pass.accepted);
+    let is_accepted = acceptance.is_true();
+    let mut verdicts = match pass.accepted.chain() {
+        Some(validated) => {
+            let parts = Parts::look(validated, pass, &keys);
+            status.gateway = Some(parts.gateway(validated, pass));
+            status.issuers = parts.issuers(validated);
+            status.services = parts.services(validated, pass);
+            status.summary = Some(parts.summary(validated, &keys));
+            verdicts(chain, pass, &parts, &keys, &before.conditions)
+        }
+        None => unjudged(&acceptance),
     };
-    let parts = Parts::look(validated, pass, &keys);
-    let verdicts = verdicts(chain, pass, &parts, &keys, &before.conditions);
-    status.conditions = Kind::ALL
-        .iter()
-        .map(|kind| match kind {
-            Kind::Accepted => condition(kind.as_str(), &accepted, generation, &before.conditions, now),
-            // What is judged is the chain of an older spec.
-            _ => {
-                let generation = if accepted.is_true() {
-                    generation
-                } else {
-                    observed_before(*kind, &before.conditions)
-                };
-                condition(
-                    kind.as_str(),
-                    &verdicts[kind],
-                    generation,
-                    &before.conditions,
-                    now,
-                )
-            }
-        })
-        .collect();
-    status.gateway = Some(parts.gateway(validated, pass));
-    status.issuers = parts.issuers(validated);
-    status.services = validated
-        .services
-        .iter()
-        .map(|service| parts.service(validated, service, pass))
-        .collect();
-    status.summary = Some(parts.summary(validated, &keys));
+    verdicts.insert(Kind::Accepted, acceptance);
+    let say = |(kind, verdict): (&Kind, &Verdict)| {
+        // Everything else is about the spec that runs.
+        let generation = if is_accepted || *kind == Kind::Accepted {
+            generation
+        } else {
+            observed_before(*kind, &before.conditions)
+        };
+        condition(kind.as_str(), verdict, generation, &before.conditions, now)
+    };
+    status.conditions = verdicts.iter().map(say).collect();
     status
 }
 
@@ -123,18 +96,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
-        Self::Accepted,
-        Self::GatewayReady,
-        Self::IssuersReady,
-        Self::ServicesReady,
-        Self::StoresReady,
-        Self::KeysInSync,
-        Self::Progressing,
-        Self::Degraded,
-        Self::Ready,
-    ];
-
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",

@@ -12,6 +12,8 @@ use super::words::bounded;
 const MAX_LINES: usize = 5;
 /// The schema's bound of the messages that it bounds; more is nothing to read.
 pub(crate) const MAX_MESSAGE: usize = 1024;
+/// Room for `and 123 more`.
+const MORE: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Truth {
@@ -77,15 +79,7 @@ pub(crate) fn of_parts<'a>(parts: impl Iterator<Item = &'a Part> + Clone, good: 
     }
     let impaired = parts.filter(|part| !part.is_full || !part.troubles.is_empty());
     match first_of(impaired) {
-        Some((_, message)) => Verdict::new(
-            Truth::True,
-            Reason::StillServing,
-            lines(
-                [message.as_str(), note]
-                    .into_iter()
-                    .filter(|line| !line.is_empty()),
-            ),
-        ),
+        Some((_, message)) => Verdict::new(Truth::True, Reason::StillServing, joined(&[&message, note])),
         None => Verdict::new(Truth::True, reason, note),
     }
 }
@@ -121,12 +115,21 @@ pub(crate) fn lines<'a>(sentences: impl Iterator<Item = &'a str>) -> String {
             all.push(sentence);
         }
     }
-    let mut text = all.iter().take(MAX_LINES).copied().collect::<Vec<_>>().join("\n");
-    if all.len() > MAX_LINES {
-        text = bounded(&text, MAX_MESSAGE - 32);
-        text.push_str(&format!("\nand {} more", all.len() - MAX_LINES));
+    let text = all.iter().take(MAX_LINES).copied().collect::<Vec<_>>().join("\n");
+    match all.len().saturating_sub(MAX_LINES) {
+        0 => bounded(&text, MAX_MESSAGE),
+        more => format!("{}\nand {more} more", bounded(&text, MAX_MESSAGE - MORE)),
     }
-    bounded(&text, MAX_MESSAGE)
+}
+
+/// Messages one after the other.
+pub(crate) fn joined(messages: &[&str]) -> String {
+    let said: Vec<&str> = messages
+        .iter()
+        .copied()
+        .filter(|message| !message.is_empty())
+        .collect();
+    bounded(&said.join("\n"), MAX_MESSAGE)
 }
 
 /// As the API has it. `before` are the conditions that stand.

@@ -20,7 +20,7 @@ use crate::object_names::{Component, components, object, store_secret};
 /// Where every part of the chain stands.
 pub(crate) struct Parts<'a> {
     workloads: BTreeMap<Component<'a>, Workload>,
-    parts: BTreeMap<Component<'a>, Part>,
+    by_component: BTreeMap<Component<'a>, Part>,
     /// What is wrong with no part alone.
     elsewhere: Vec<Trouble>,
 }
@@ -37,10 +37,16 @@ impl<'a> Parts<'a> {
             .map(|(component, workload)| (*component, part(chain, *component, workload, pass.observed, keys)))
             .collect();
         let mut elsewhere = Vec::new();
-        for (component, trouble) in writes::troubles(&chain.name, &all, pass.observed) {
-            match component.and_then(|component| parts.get_mut(&component)) {
-                Some(part) => part.troubles.push(trouble),
-                None => elsewhere.push(trouble),
+        for unwritten in writes::unwritten(&chain.name, &all, pass.observed) {
+            match unwritten
+                .component
+                .and_then(|component| parts.get_mut(&component))
+            {
+                Some(part) => {
+                    part.troubles.push(unwritten.trouble);
+                    part.serves &= !unwritten.is_absent;
+                }
+                None => elsewhere.push(unwritten.trouble),
             }
         }
         for part in parts.values_mut() {
@@ -48,7 +54,7 @@ impl<'a> Parts<'a> {
         }
         Self {
             workloads,
-            parts,
+            by_component: parts,
             elsewhere,
         }
     }
@@ -58,7 +64,7 @@ impl<'a> Parts<'a> {
         is_one: impl Fn(Component<'a>) -> bool + Clone,
     ) -> impl Iterator<Item = &Part> + Clone {
         let parts = self
-            .parts
+            .by_component
             .iter()
             .filter(move |(component, _)| is_one(**component));
         parts.map(|(_, part)| part)
@@ -77,7 +83,7 @@ impl<'a> Parts<'a> {
             updated: workload.updated,
             desired: workload.desired,
             message: self
-                .parts
+                .by_component
                 .get(&Component::Gateway)
                 .map(Part::message)
                 .unwrap_or_default(),
@@ -88,7 +94,7 @@ impl<'a> Parts<'a> {
         let issuer = |issuer: &'a Issuer| {
             let component = Component::Issuer(&issuer.name);
             let workload = self.workloads.get(&component).cloned().unwrap_or_default();
-            let part = self.parts.get(&component);
+            let part = self.by_component.get(&component);
             let in_the_way = part.and_then(|part| {
                 let troubles = part.troubles.first().map(|trouble| trouble.reason);
                 troubles.or(part.awaited.as_ref().map(|(reason, _)| *reason))
@@ -108,13 +114,15 @@ impl<'a> Parts<'a> {
         chain.issuers.iter().map(issuer).collect()
     }
 
+    pub(crate) fn services(&self, chain: &'a ValidatedChain, pass: &Pass<'_>) -> Vec<ServiceStatus> {
+        let services = chain.services.iter();
+        services
+            .map(|service| self.service(chain, service, pass))
+            .collect()
+    }
+
     /// A service's message is also about its stores.
-    pub(crate) fn service(
-        &self,
-        chain: &'a ValidatedChain,
-        service: &'a Service,
-        pass: &Pass<'_>,
-    ) -> ServiceStatus {
+    fn service(&self, chain: &'a ValidatedChain, service: &'a Service, pass: &Pass<'_>) -> ServiceStatus {
         let name = service.name.as_str();
         let (database, cache) = (
             Component::Database { service: name },
@@ -128,7 +136,7 @@ impl<'a> Parts<'a> {
         let own = [database, cache, Component::Service(name)];
         let messages: Vec<String> = own
             .iter()
-            .filter_map(|part| self.parts.get(part))
+            .filter_map(|part| self.by_component.get(part))
             .map(Part::message)
             .collect();
         ServiceStatus {
@@ -164,11 +172,11 @@ impl<'a> Parts<'a> {
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Part> + Clone {
-        self.parts.values()
+        self.by_component.values()
     }
 
     pub(crate) fn troubles(&self) -> Vec<Trouble> {
-        let of_parts = self.parts.values().flat_map(|part| &part.troubles);
+        let of_parts = self.by_component.values().flat_map(|part| &part.troubles);
         of_parts.chain(&self.elsewhere).cloned().collect()
     }
 }
@@ -245,15 +253,13 @@ fn part(
             troubles.extend(of_clients);
         }
         Component::Database { .. } => {
-            let name = object(&chain.name, component);
-            let of_volume = stores::troubles(&name, &store_secret(&chain.name, component), observed);
-            if of_volume
+            let waits = troubles
                 .iter()
-                .any(|trouble| trouble.reason == Reason::VolumeNotBound)
-            {
-                // The claim says why; its pod only that it waits.
-                troubles.retain(|trouble| trouble.reason != Reason::VolumeNotBound);
-            }
+                .position(|trouble| trouble.reason == Reason::VolumeNotBound);
+            // The claim says why, where it can; its pod only that it waits.
+            let waits = waits.map(|index| troubles.remove(index));
+            let secret = store_secret(&chain.name, component);
+            let of_volume = stores::troubles(&object(&chain.name, component), &secret, waits, observed);
             serves = serves && of_volume.is_empty();
             troubles.extend(of_volume);
         }

@@ -69,8 +69,8 @@ pub(crate) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition
 /// As the spec names it: what kubelet reports may be a digest.
 fn image<'a>(pod: &'a Pod, status: &'a ContainerStatus) -> &'a str {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let named = containers.filter(|container| container.name == status.name);
-    let image = named.filter_map(|container| container.image.as_deref()).next();
+    let mut named = containers.filter(|container| container.name == status.name);
+    let image = named.find_map(|container| container.image.as_deref());
     image.unwrap_or(&status.image)
 }
 

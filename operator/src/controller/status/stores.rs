@@ -16,10 +16,16 @@ use crate::object_names::POSTGRES_MAJOR_ANNOTATION;
 /// The schema's bound of a version.
 const MAX_VERSION: usize = 32;
 
-/// What is wrong with the volume of a database, named as its claim, and with the Secret that opens it.
-pub(crate) fn troubles(name: &str, secret: &str, observed: &Observed) -> Vec<Trouble> {
+/// What is wrong with the volume of a database, named as its claim, and with the Secret that opens it. `waits` is what
+/// its pod says of the volume.
+pub(crate) fn troubles(
+    name: &str,
+    secret: &str,
+    waits: Option<Trouble>,
+    observed: &Observed,
+) -> Vec<Trouble> {
     let Some(claim) = claim(name, observed) else {
-        return Vec::new();
+        return waits.into_iter().collect();
     };
     let lost = (!observed.secrets.contains_key(secret)).then(|| {
         Trouble::new(
@@ -28,10 +34,16 @@ pub(crate) fn troubles(name: &str, secret: &str, observed: &Observed) -> Vec<Tro
             format_args!("restore the Secret from a backup, or delete the claim {name} and all its data"),
         )
     });
-    lost.into_iter().chain(unbound(name, claim, observed)).collect()
+    let unbound = unbound(name, claim, waits.as_ref(), observed);
+    lost.into_iter().chain(unbound.or(waits)).collect()
 }
 
-fn unbound(name: &str, claim: &PersistentVolumeClaim, observed: &Observed) -> Option<Trouble> {
+fn unbound(
+    name: &str,
+    claim: &PersistentVolumeClaim,
+    waits: Option<&Trouble>,
+    observed: &Observed,
+) -> Option<Trouble> {
     if is_bound(claim) {
         return None;
     }
@@ -39,14 +51,20 @@ fn unbound(name: &str, claim: &PersistentVolumeClaim, observed: &Observed) -> Op
     let uid = claim.metadata.uid.as_deref().unwrap_or_default();
     // Others tell of a claim that waits for its pod, as it should.
     let event = pods::newest(&observed.events, uid, &["ProvisioningFailed", "FailedBinding"]);
-    let why = match event {
+    let why = match (event, waits) {
         _ if is_lost => "the volume it was bound to is gone".to_owned(),
-        Some(event) => quote(event.message.as_deref().unwrap_or_default()),
-        None => return None,
+        (Some(event), _) => quote(event.message.as_deref().unwrap_or_default()),
+        (None, Some(waits)) => quote(waits.what()),
+        (None, None) => return None,
     };
+    let class = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.storage_class_name.as_deref());
+    let of_class = class.map_or_else(String::new, |class| format!(" of class {class}"));
     Some(Trouble::new(
         Reason::VolumeNotBound,
-        format_args!("the claim {name} is not bound to a volume ({why})"),
+        format_args!("the claim {name} has no volume{of_class} ({why})"),
         format_args!("see kubectl describe pvc {name}, and kubectl get storageclass"),
     ))
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use servicechain_crds::mistakes;
 use servicechain_crds::{Mistakes, ServiceChain};
 
-use super::conditions::{Part, Truth, Verdict, lines, of_parts, sentences};
+use super::conditions::{Part, Truth, Verdict, joined, lines, of_parts, sentences};
 use super::keys::{Keys, KeysStanding};
 use super::parts::Parts;
 use super::reason::{Reason, Trouble};
@@ -53,6 +53,27 @@ pub(crate) fn verdicts(
     ])
 }
 
+/// Where no spec was ever accepted.
+pub(crate) fn unjudged(acceptance: &Verdict) -> BTreeMap<Kind, Verdict> {
+    let unknown = Verdict::new(
+        Truth::Unknown,
+        Reason::NotAccepted,
+        "nothing is made before spec is accepted",
+    );
+    let others = [
+        Kind::GatewayReady,
+        Kind::IssuersReady,
+        Kind::ServicesReady,
+        Kind::StoresReady,
+        Kind::KeysInSync,
+        Kind::Progressing,
+        Kind::Degraded,
+    ];
+    let ready = Verdict::new(Truth::False, Reason::NotAccepted, &acceptance.message);
+    let others = others.into_iter().map(|kind| (kind, unknown.clone()));
+    others.chain([(Kind::Ready, ready)]).collect()
+}
+
 fn of_stores(parts: &Parts<'_>) -> Verdict {
     let is_database = |one| matches!(one, Component::Database { .. });
     let is_store = move |one| is_database(one) || matches!(one, Component::Cache { .. });
@@ -72,8 +93,8 @@ fn of_stores(parts: &Parts<'_>) -> Verdict {
 fn of_all(groups: [&Verdict; 4], keys: &Verdict, before: &[Condition]) -> Verdict {
     let down = groups.iter().filter(|group| !group.is_true());
     if let Some(first) = down.clone().map(|group| group.reason).min() {
-        let messages = down.map(|group| group.message.as_str());
-        return Verdict::new(Truth::False, first, lines(messages));
+        let messages: Vec<&str> = down.map(|group| group.message.as_str()).collect();
+        return Verdict::new(Truth::False, first, joined(&messages));
     }
     let was_ready = before
         .iter()

@@ -127,6 +127,8 @@ mod tests {
         assert_eq!(why_not_pulled(&back_off, image), "not found");
         let no_host = r#"rpc error: code = Unknown desc = failed to pull and unpack image "registry.example/b:4": failed to resolve reference "registry.example/b:4": failed to do request: Head "https://registry.example/v2/b/manifests/4": dial tcp: lookup registry.example: no such host"#;
         assert!(why_not_pulled(no_host, image).ends_with("dial tcp: lookup registry.example: no such host"));
+        let throttled = r#"Back-off pulling image "registry.example/b:4": ErrImagePull: pull QPS exceeded"#;
+        assert_eq!(why_not_pulled(throttled, image), "pull QPS exceeded");
         assert_eq!(why_not_pulled("", image), "no reason given");
     }
 

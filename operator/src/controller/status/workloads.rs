@@ -1,4 +1,4 @@
-//! Where one component stands: its Deployment or `StatefulSet`, its ReplicaSets, its pods. `readyReplicas` alone says too
+//! Where one component stands: its Deployment or `StatefulSet`, its `ReplicaSet`s, its pods. `readyReplicas` alone says too
 //! little, since old pods are ready in the midst of a rollout. It must not know conditions.
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet, StatefulSet};
@@ -210,7 +210,7 @@ pub(crate) fn of_component<'a>(metadata: &ObjectMeta, observed: &'a Observed) ->
     pods
 }
 
-/// The ReplicaSets that a Deployment controls, the newest template's first.
+/// The `ReplicaSet`s that a Deployment controls, the newest template's first.
 pub(crate) fn replica_sets<'a>(deployment: &ObjectMeta, observed: &'a Observed) -> Vec<&'a ReplicaSet> {
     let sets = observed.replica_sets.iter();
     let mut sets: Vec<&ReplicaSet> = sets

@@ -8,24 +8,35 @@ use super::words::quote;
 use crate::controller::observed::{NameTaken, Observed, Refusal, WriteFailure};
 use crate::object_names::{CLIENT_ID_KEY, CLIENT_SECRET_KEY, Component, object};
 
-/// What was not written in this pass, each with the component that the object belongs to, if to one.
-pub(crate) fn troubles<'a>(
+/// An object that was not written.
+pub(crate) struct Unwritten<'a> {
+    /// The part that it belongs to; `None`: the whole chain.
+    pub component: Option<Component<'a>>,
+    pub trouble: Trouble,
+    /// It is not even there as it was before.
+    pub is_absent: bool,
+}
+
+pub(crate) fn unwritten<'a>(
     chain: &str,
     components: &[Component<'a>],
     observed: &Observed,
-) -> Vec<(Option<Component<'a>>, Trouble)> {
+) -> Vec<Unwritten<'a>> {
+    let of = |name: &str, trouble, is_absent| Unwritten {
+        component: component_of(chain, components, name),
+        trouble,
+        is_absent,
+    };
     let taken = observed
         .name_taken
         .iter()
-        .map(|taken| (taken.name.as_str(), name_taken(taken)));
-    let failed = observed
-        .write_failures
-        .iter()
-        .map(|failure| (failure.name.as_str(), write_failed(failure)));
-    taken
-        .chain(failed)
-        .map(|(name, trouble)| (component_of(chain, components, name), trouble))
-        .collect()
+        .map(|taken| of(&taken.name, name_taken(taken), true));
+    let failed = observed.write_failures.iter().map(|failure| {
+        let WriteFailure { kind, name, .. } = failure;
+        let is_absent = *kind != "Secret" && !observed.standing.contains(&(*kind, name.clone()));
+        of(name, write_failed(failure), is_absent)
+    });
+    taken.chain(failed).collect()
 }
 
 /// Clients whose Secret is not there, lacks a key, or is another client's: their issuer does not know them.

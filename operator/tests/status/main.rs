@@ -1,0 +1,8 @@
+//! What is said about a chain, and in which order its pods get a new template, from objects as the API server shows them.
+
+mod documented;
+mod keys;
+mod rollout;
+mod stands_still;
+mod troubles;
+mod world;

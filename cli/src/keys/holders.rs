@@ -147,17 +147,25 @@ fn waiting(pod: &Pod) -> Option<String> {
 }
 
 impl Held {
-    /// By issuer, the newest state of each key first.
+    /// By issuer, the keys that sign first, and the newest of each state.
     pub(crate) fn entries(&self) -> BTreeMap<&str, Vec<&KeyStatus>> {
         let mut by_issuer: BTreeMap<&str, Vec<&KeyStatus>> = BTreeMap::new();
         for key in self.keys.iter().flat_map(|keys| &keys.entries) {
             by_issuer.entry(&key.issuer).or_default().push(key);
         }
         for keys in by_issuer.values_mut() {
-            keys.sort_by_key(|key| (std::cmp::Reverse(key.since.0), key.kid.as_str()));
+            keys.sort_by_key(|key| (rank(&key.state), std::cmp::Reverse(key.since.0), key.kid.as_str()));
         }
         by_issuer
     }
+}
+
+fn rank(state: &str) -> usize {
+    let states = ["Active", "Staged", "Retiring", "Withdrawn"];
+    states
+        .iter()
+        .position(|known| *known == state)
+        .unwrap_or(states.len())
 }
 
 #[cfg(test)]

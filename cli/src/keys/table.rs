@@ -191,6 +191,7 @@ generation 7 · acknowledged by 10/10
 ISSUER    KEY    STATE   SINCE
 platform  k1c9…  Active  3 m
 platform  k7f2…  Active  12 m
+platform  s9d3…  Staged  2 m
 POD                            HOP      GENERATION  STATE
 shop-gateway-5c4d6f7b9d-a1b2c  gateway  7           current
 shop-b-7d9f5c6b8d-x2k4p        b        -           not running

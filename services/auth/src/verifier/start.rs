@@ -158,11 +158,10 @@ async fn keep_knocking(verifier: Weak<Verifier>) {
             }
             Err(error) => {
                 tracing::warn!(%error, cause = error.source().map(tracing::field::display), "no word from the operator");
-                // As long as readiness waits for it, as often as may be.
-                let is_awaited = *this.word.borrow() == Word::Awaited;
-                drop(this);
-                tokio::time::sleep(pause).await;
-                if !is_awaited {
+                // As long as readiness waits for it, as often as may be: `knock` keeps its distance by itself.
+                if *this.word.borrow() != Word::Awaited {
+                    drop(this);
+                    tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }

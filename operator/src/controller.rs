@@ -36,7 +36,7 @@ use self::accepted::Accepted;
 use self::apply::{Built, Outcome, Writer};
 use self::build::Given;
 use self::dereference::Dereferenced;
-use self::observed::Refusal;
+use self::observed::{Observed, Refusal};
 use self::rollout::{Gated, Held};
 use self::status::Pass;
 use crate::api_client::{ApiError, WRITE_TIMEOUT, within};
@@ -195,7 +195,19 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
     if failures.any(|failure| failure.refusal == Refusal::Unavailable) {
         return Err(PassError::Unavailable);
     }
-    Ok(if is_complete { RESYNC } else { IN_THE_WAY })
+    // Events are not watched, and they alone say why a volume or a pod is not made.
+    let Observed {
+        claims,
+        pods,
+        stateful_sets,
+        ..
+    } = &found.observed;
+    let told_by_events = !observed::eventful(claims, pods, stateful_sets).is_empty();
+    Ok(if is_complete && !told_by_events {
+        RESYNC
+    } else {
+        IN_THE_WAY
+    })
 }
 
 /// Keeps what was accepted, then builds and applies it. Before the first bundle exists nothing that runs pods is made.

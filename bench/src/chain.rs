@@ -156,7 +156,7 @@ impl Issuer {
         json!({"keys": [self.key.public_jwk().to_members()]}).to_string()
     }
 
-    /// For HAProxy, which knows RSA and P-256 here. `None` for other keys.
+    /// For `HAProxy`, which knows RSA and P-256 here. `None` for other keys.
     pub(crate) fn public_pem(&self) -> Result<Option<String>> {
         let private = self.key.to_pkcs8().context("the key cannot be written")?;
         let der: PublicKeyX509Der<'_> = match self.key.algorithm() {

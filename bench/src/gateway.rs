@@ -1,20 +1,23 @@
-//! The section `gateway`: what our gateway costs a request, against nginx, HAProxy and Envoy doing the same.
+//! The section `gateway`: what our gateway costs a request, against nginx, `HAProxy` and Envoy doing the same.
+
+mod cases;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use servicechain_keys::Algorithm::{self, ES256, EdDSA, RS256};
+use servicechain_keys::Algorithm;
 
 use crate::chain::{Bad, Chain};
-use crate::load::{Load, Pace, Requests, Seen};
+use crate::load::{Load, Pace, Seen};
 use crate::peers::{self, Proxy, Setting};
 use crate::process::{OTHER_CORE, pin};
 use crate::report::Row;
-use crate::rounds::{Series, interleave, quantile};
+use crate::rounds::{interleave, quantile};
 use crate::settings::Settings;
 use crate::upstream;
+use cases::{Contender, Group, MANY, TINY_CACHE, Who, get};
 
 pub(crate) const ABOUT: &str = "\
 Processor time of the proxy (all its threads, user and system) divided by the requests it answered, HTTP/1.1 over 64 kept
@@ -26,45 +29,6 @@ trace in a hundred sampled and exported, limits, timeouts. Its peers log nothing
 `never_seen` takes 20,000 tokens in turn through a cache of 16.";
 
 const CLIENTS: usize = 64;
-/// Distinct tokens taken in turn.
-const MANY: usize = 20_000;
-const MANY_IN_SMOKE: usize = 200;
-/// Of a gateway that sees no token twice.
-const TINY_CACHE: u32 = 16;
-const UPLOAD: usize = 64 * 1024;
-
-/// Who runs, in the order of [`Proxies`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Ours,
-    /// With another build of the gateway.
-    Before,
-    OursSmallCache,
-    OursTinyCache,
-    OursUnlogged,
-    HaProxy,
-    Nginx,
-    Envoy,
-}
-
-/// One contender of one case.
-struct Contender {
-    /// What ratios of other rows call it.
-    name: &'static str,
-    case: &'static str,
-    who: Who,
-    way: &'static str,
-    requests: Requests,
-    ratios: Vec<(&'static str, Option<f64>)>,
-    with_latency: bool,
-    times: Series,
-    rates: Series,
-    latencies: Vec<f64>,
-    errors: u64,
-}
-
-/// Contenders that are compared with each other.
-type Group = Vec<Contender>;
 
 pub(crate) fn run(settings: &Settings) -> Result<Vec<Row>> {
     pin(OTHER_CORE)?;
@@ -79,7 +43,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let proxies = Proxies::start(settings, &setting)?;
     proxies.check(&chain, &mut load)?;
     let mut rows = Vec::new();
-    for mut group in groups(settings, &chain, &proxies)? {
+    let groups = cases::groups(settings, &chain, &|who| proxies.of(who).is_some())?;
+    for mut group in groups {
         measure(settings, &mut load, &proxies, &mut group)?;
         rows.extend(report(settings, &group)?);
     }
@@ -129,7 +94,7 @@ impl Proxies {
             for algorithm in Chain::ALGORITHMS {
                 let ways: &[&str] = match who {
                     Who::Nginx => &[],
-                    Who::HaProxy if algorithm == EdDSA => &[],
+                    Who::HaProxy if algorithm == Algorithm::EdDSA => &[],
                     Who::HaProxy => &[algorithm.name()],
                     Who::Envoy => &["verify", "cached"],
                     _ => &["main"],
@@ -145,7 +110,7 @@ impl Proxies {
 }
 
 fn check_way(chain: &Chain, load: &mut Load, algorithm: Algorithm, address: SocketAddr) -> Result<()> {
-    let mut ask = |token: Option<&str>| Ok::<_, anyhow::Error>(load.ask(address, &get("/items/1", token))?);
+    let mut ask = |token: Option<&str>| load.ask(address, &get("/items/1", token));
     let good = chain.token(algorithm, 0)?;
     // The second time may come from a cache, and must not change anything.
     for _ in 0..2 {
@@ -167,231 +132,6 @@ fn check_way(chain: &Chain, load: &mut Load, algorithm: Algorithm, address: Sock
         401 => Ok(()),
         status => bail!("a request without a token is answered {status}"),
     }
-}
-
-fn groups(settings: &Settings, chain: &Chain, proxies: &Proxies) -> Result<Vec<Group>> {
-    let one =
-        |algorithm, path: &str| Ok::<_, anyhow::Error>(vec![get(path, Some(&chain.token(algorithm, 0)?))]);
-    let many = |algorithm| {
-        let count = if settings.smoke { MANY_IN_SMOKE } else { MANY };
-        let tokens = chain.tokens(algorithm, count)?;
-        Ok::<_, anyhow::Error>(
-            tokens
-                .iter()
-                .map(|token| get("/items/1", Some(token)))
-                .collect::<Vec<_>>(),
-        )
-    };
-    let open = || vec![get("/open/1", None)];
-    let small = |name, case, who, way, texts| {
-        Contender::new(name, case, who, way, Requests::new(texts, upstream::SMALL.len()))
-    };
-
-    let mut repeating = vec![
-        small("haproxy_no_auth", "no_token", Who::HaProxy, "open", open()).latency(),
-        small("ours_no_token", "no_token", Who::Ours, "main", open())
-            .over("haproxy_no_auth", None)
-            .latency(),
-        small(
-            "ours_rs256",
-            "rs256_repeating",
-            Who::Ours,
-            "main",
-            one(RS256, "/items/1")?,
-        )
-        .over("haproxy_no_auth", Some(1.0))
-        .over("envoy_jwt_cache", Some(0.5))
-        .latency(),
-        small(
-            "before_rs256",
-            "rs256_repeating",
-            Who::Before,
-            "main",
-            one(RS256, "/items/1")?,
-        )
-        .over("haproxy_no_auth", None)
-        .over("ours_rs256", None),
-        small(
-            "unlogged_rs256",
-            "rs256_repeating_unlogged",
-            Who::OursUnlogged,
-            "main",
-            one(RS256, "/items/1")?,
-        )
-        .over("haproxy_no_auth", None),
-        small(
-            "ours_es256",
-            "es256_repeating",
-            Who::Ours,
-            "main",
-            one(ES256, "/items/1")?,
-        )
-        .over("haproxy_no_auth", None),
-        small(
-            "ours_eddsa",
-            "eddsa_repeating",
-            Who::Ours,
-            "main",
-            one(EdDSA, "/items/1")?,
-        )
-        .over("haproxy_no_auth", None),
-        small(
-            "haproxy_logged",
-            "no_token_logged",
-            Who::HaProxy,
-            "open_logged",
-            open(),
-        )
-        .over("haproxy_no_auth", None),
-        small(
-            "haproxy_jwt_verify",
-            "rs256_repeating",
-            Who::HaProxy,
-            "RS256",
-            one(RS256, "/items/1")?,
-        )
-        .over("haproxy_no_auth", None)
-        .latency(),
-        small("nginx_no_auth", "no_token", Who::Nginx, "open", open())
-            .over("haproxy_no_auth", None)
-            .latency(),
-        small("envoy_no_auth", "no_token", Who::Envoy, "open", open()).over("haproxy_no_auth", None),
-        small(
-            "envoy_jwt_cache",
-            "rs256_repeating",
-            Who::Envoy,
-            "cached",
-            one(RS256, "/items/1")?,
-        )
-        .over("haproxy_no_auth", None)
-        .latency(),
-    ];
-    if settings.main_only {
-        repeating.retain(|contender| {
-            [
-                "haproxy_no_auth",
-                "ours_rs256",
-                "before_rs256",
-                "unlogged_rs256",
-                "ours_no_token",
-            ]
-            .contains(&contender.name)
-        });
-        return Ok(vec![present(repeating, proxies)]);
-    }
-    let (rs256, es256) = (many(RS256)?, many(ES256)?);
-    let never_seen = vec![
-        small(
-            "haproxy_rs256",
-            "rs256_never_seen",
-            Who::HaProxy,
-            "RS256",
-            rs256.clone(),
-        ),
-        small(
-            "haproxy_es256",
-            "es256_never_seen",
-            Who::HaProxy,
-            "ES256",
-            es256.clone(),
-        ),
-        small(
-            "ours_rs256_new",
-            "rs256_never_seen",
-            Who::OursTinyCache,
-            "main",
-            rs256.clone(),
-        )
-        .over("haproxy_rs256", Some(0.8)),
-        small(
-            "ours_es256_new",
-            "es256_never_seen",
-            Who::OursTinyCache,
-            "main",
-            es256.clone(),
-        )
-        .over("haproxy_es256", Some(0.8)),
-        small(
-            "ours_eddsa_new",
-            "eddsa_never_seen",
-            Who::OursTinyCache,
-            "main",
-            many(EdDSA)?,
-        )
-        .over("haproxy_es256", None),
-        small(
-            "envoy_rs256",
-            "rs256_never_seen",
-            Who::Envoy,
-            "verify",
-            rs256.clone(),
-        )
-        .over("haproxy_rs256", None),
-        small("envoy_es256", "es256_never_seen", Who::Envoy, "verify", es256).over("haproxy_es256", None),
-    ];
-    let in_turn = vec![
-        small("haproxy_no_auth", "no_token", Who::HaProxy, "open", open()),
-        small(
-            "ours_within",
-            "rs256_20000_in_cache",
-            Who::Ours,
-            "main",
-            rs256.clone(),
-        )
-        .over("haproxy_no_auth", None),
-        small(
-            "ours_beyond",
-            "rs256_20000_cache_of_10000",
-            Who::OursSmallCache,
-            "main",
-            rs256,
-        )
-        .over("haproxy_no_auth", None),
-    ];
-    let mut groups = vec![repeating, never_seen, in_turn];
-    for (case, path, least) in [
-        ("answer_1_kib", "1k", 1024),
-        ("answer_64_kib", "64k", 64 * 1024),
-        (
-            "answer_streamed_64_kib",
-            "streamed",
-            upstream::STREAMED_CHUNKS * upstream::CHUNK_BYTES,
-        ),
-    ] {
-        let with = |name, who, way, texts| Contender::new(name, case, who, way, Requests::new(texts, least));
-        groups.push(vec![
-            with(
-                "haproxy",
-                Who::HaProxy,
-                "open",
-                vec![get(&format!("/{path}"), None)],
-            ),
-            with("nginx", Who::Nginx, "open", vec![get(&format!("/{path}"), None)]).over("haproxy", None),
-            with("ours", Who::Ours, "main", one(RS256, &format!("/{path}"))?).over("haproxy", None),
-        ]);
-    }
-    let upload = |token: Option<&str>| vec![put("/items/1", token)];
-    groups.push(vec![
-        small("haproxy", "upload_64_kib", Who::HaProxy, "open", upload(None)),
-        small("nginx", "upload_64_kib", Who::Nginx, "open", upload(None)).over("haproxy", None),
-        small(
-            "ours",
-            "upload_64_kib",
-            Who::Ours,
-            "main",
-            upload(Some(&chain.token(RS256, 0)?)),
-        )
-        .over("haproxy", None),
-    ]);
-    Ok(groups.into_iter().map(|group| present(group, proxies)).collect())
-}
-
-/// Without those whose program is not there.
-fn present(group: Group, proxies: &Proxies) -> Group {
-    group
-        .into_iter()
-        .filter(|contender| proxies.of(contender.who).is_some())
-        .collect()
 }
 
 fn measure(settings: &Settings, load: &mut Load, proxies: &Proxies, group: &mut Group) -> Result<()> {
@@ -470,67 +210,6 @@ fn report(settings: &Settings, group: &Group) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
-}
-
-impl Contender {
-    fn new(name: &'static str, case: &'static str, who: Who, way: &'static str, requests: Requests) -> Self {
-        Self {
-            name,
-            case,
-            who,
-            way,
-            requests,
-            ratios: Vec::new(),
-            with_latency: false,
-            times: Series::default(),
-            rates: Series::default(),
-            latencies: Vec::new(),
-            errors: 0,
-        }
-    }
-
-    /// Its ratio to another is asked for, perhaps with a goal.
-    fn over(mut self, other: &'static str, goal: Option<f64>) -> Self {
-        self.ratios.push((other, goal));
-        self
-    }
-
-    fn latency(mut self) -> Self {
-        self.with_latency = true;
-        self
-    }
-}
-
-impl Who {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Ours | Self::OursSmallCache | Self::OursTinyCache | Self::OursUnlogged => "servicechain",
-            Self::Before => "servicechain_before",
-            Self::HaProxy => "haproxy",
-            Self::Nginx => "nginx",
-            Self::Envoy => "envoy",
-        }
-    }
-}
-
-fn get(path: &str, token: Option<&str>) -> Vec<u8> {
-    format!("GET {path} {}\r\n", lines(token)).into_bytes()
-}
-
-fn put(path: &str, token: Option<&str>) -> Vec<u8> {
-    let body = "x".repeat(UPLOAD);
-    format!(
-        "PUT {path} {}Content-Length: {UPLOAD}\r\n\r\n{body}",
-        lines(token)
-    )
-    .into_bytes()
-}
-
-fn lines(token: Option<&str>) -> String {
-    let authorization = token
-        .map(|token| format!("Authorization: Bearer {token}\r\n"))
-        .unwrap_or_default();
-    format!("HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench/1\r\nAccept: */*\r\n{authorization}")
 }
 
 fn per(used: Duration, answered: u64) -> f64 {

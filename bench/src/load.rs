@@ -142,15 +142,15 @@ impl Load {
         let (mut answered, mut errors) = (0, 0);
         let mut latencies = Vec::new();
         let mut due = 0_u32;
-        let mut begun: Option<(Instant, M)> = None;
+        let mut measuring: Option<(Instant, M)> = None;
         let mut last_answer = started;
         loop {
             let now = Instant::now();
-            match &begun {
+            match &measuring {
                 None if now >= started + warm_up => {
                     (answered, errors) = (0, 0);
                     latencies.clear();
-                    begun = Some((now, mark()?));
+                    measuring = Some((now, mark()?));
                 }
                 Some((began, _)) if now >= *began + window => break,
                 _ => (),
@@ -200,7 +200,7 @@ impl Load {
                 }
             }
         }
-        let (began, first) = begun.context("the window never began")?;
+        let (began, first) = measuring.context("the window never began")?;
         let marks = (first, mark()?);
         let took = began.elapsed();
         self.clients.clear();

@@ -211,13 +211,13 @@ backend a
 /// The Python package's binary, with one worker: no filter, `jwt_authn` without its cache, and with it.
 pub(crate) fn envoy(setting: &Setting<'_>, program: &PathBuf) -> Result<Proxy> {
     let ports = ports(["open", "verify", "cached"])?;
-    let listeners: Result<Vec<_>> = ports
+    let listeners: Vec<_> = ports
         .iter()
         .map(|(way, address)| envoy_listener(setting.chain, way, *address))
         .collect();
     let socket = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
     let config = json!({"static_resources": {
-        "listeners": listeners?,
+        "listeners": listeners,
         "clusters": [{
             "name": "a", "type": "STATIC", "connect_timeout": "1s",
             "circuit_breakers": {"thresholds": [{"max_connections": 20000, "max_requests": 20000, "max_pending_requests": 20000}]},
@@ -242,7 +242,7 @@ pub(crate) fn envoy(setting: &Setting<'_>, program: &PathBuf) -> Result<Proxy> {
     start(setting, "envoy", ports, &mut command)
 }
 
-fn envoy_listener(chain: &Chain, way: &str, address: SocketAddr) -> Result<serde_json::Value> {
+fn envoy_listener(chain: &Chain, way: &str, address: SocketAddr) -> serde_json::Value {
     let type_url = |name: &str| format!("type.googleapis.com/envoy.extensions.filters.{name}");
     let mut filters = Vec::new();
     if way != "open" {
@@ -270,7 +270,7 @@ fn envoy_listener(chain: &Chain, way: &str, address: SocketAddr) -> Result<serde
     filters.push(json!({"name": "envoy.filters.http.router", "typed_config": {
         "@type": type_url("http.router.v3.Router"),
     }}));
-    Ok(json!({
+    json!({
         "name": way,
         "address": {"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": {
@@ -280,5 +280,5 @@ fn envoy_listener(chain: &Chain, way: &str, address: SocketAddr) -> Result<serde
                 {"match": {"prefix": "/"}, "route": {"cluster": "a", "timeout": "5s"}}
             ]}]},
         }}]}],
-    }))
+    })
 }

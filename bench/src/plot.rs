@@ -55,11 +55,11 @@ pub(crate) fn ratios(rows: &[Row]) -> String {
         y += BAR + GAP;
     }
     format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{:.0}" font-family="sans-serif" font-size="12">
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{:.0}" font-family="sans-serif" font-size="12">
 <rect width="100%" height="100%" fill="white"/>
 <text x="10" y="18">Processor time a request as a ratio; the line is the spread of the rounds, red is the goal.</text>
 {body}</svg>
-"##,
+"#,
         y + 10.0
     )
 }

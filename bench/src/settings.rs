@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Section {
-    /// Our gateway against nginx, HAProxy and Envoy
+    /// Our gateway against nginx, `HAProxy` and Envoy
     Gateway,
 }
 

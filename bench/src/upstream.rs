@@ -182,7 +182,7 @@ impl Connection {
         while let Some(piece) = pieces.get(self.written.0) {
             match self.stream.write(&piece[self.written.1..]) {
                 Ok(written) if self.written.1 + written == piece.len() => {
-                    self.written = (self.written.0 + 1, 0)
+                    self.written = (self.written.0 + 1, 0);
                 }
                 Ok(written) => self.written.1 += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),

@@ -2,6 +2,7 @@
 
 mod airgap;
 mod apiserver;
+mod bench;
 mod cache;
 mod charts;
 mod child;
@@ -43,6 +44,8 @@ enum Verb {
     Apiserver(apiserver::ApiserverArgs),
     /// Run the tests.
     Test(test::TestArgs),
+    /// Measure speed, against peers.
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Images(args) => images::run(args),
         Verb::Apiserver(args) => apiserver::run(args),
         Verb::Test(args) => test::run(args),
+        Verb::Bench(args) => bench::run(args),
     });
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;

@@ -3,7 +3,7 @@
 
 mod checks;
 mod long_run;
-mod prerequisites;
+pub(crate) mod prerequisites;
 
 use std::time::{Duration, Instant};
 

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use crate::terminal::say;
 
 /// A program that a test starts, and the Debian package that brings it.
-struct Program {
-    name: &'static str,
-    package: &'static str,
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) package: &'static str,
 }
 
 const PROGRAMS: [Program; 6] = [
@@ -43,7 +43,12 @@ const PROGRAMS: [Program; 6] = [
 
 /// Makes every program of [`PROGRAMS`] available, or says which packages are wanted.
 pub(super) fn ensure_programs() -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS
+    ensure(&PROGRAMS)
+}
+
+/// The same for these programs.
+pub(crate) fn ensure(programs: &[Program]) -> Result<()> {
+    let missing: Vec<&str> = programs
         .iter()
         .filter(|program| !is_installed(program.name))
         .map(|program| program.package)
@@ -53,7 +58,7 @@ pub(super) fn ensure_programs() -> Result<()> {
     }
     if !is_debian_root()? {
         bail!(
-            "the tests need programs that are not installed; install the Debian packages `{}` (or your system's equals) and run this again",
+            "programs are needed that are not installed; install the Debian packages `{}` (or your system's equals) and run this again",
             missing.join(" ")
         );
     }

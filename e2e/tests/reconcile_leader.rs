@@ -11,10 +11,12 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use servicechain_crds::ServiceChain;
+use servicechain_crds::schema::{SCHEMA, SCHEMA_ANNOTATION};
 use servicechain_e2e::cluster::{await_seen, fresh_namespace};
 use servicechain_e2e::operator::{DEADLINE, World, Write, chain, create};
 use servicechain_e2e::process::Process;
@@ -231,6 +233,33 @@ async fn an_operator_that_is_told_to_end_hands_over_at_once() {
     assert!(first.log().contains("the lease is released"), "{}", first.log());
     pair.edit(json!({"spec": {"gateway": {"replicas": 3}}})).await;
     pair.await_gateway(3, &second).await;
+}
+
+#[tokio::test]
+async fn an_operator_writes_nothing_and_leads_nobody_while_the_crds_are_older_than_it() {
+    let pair = Pair::new().await;
+    let crds = Api::<CustomResourceDefinition>::all(pair.client.clone());
+    let set = async |schema: u32| {
+        let patch = json!({"metadata": {"annotations": {SCHEMA_ANNOTATION: schema.to_string()}}});
+        let name = "servicechains.servicechain.dev";
+        crds.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+    };
+    set(SCHEMA - 1).await;
+    let operator = pair.start("one");
+    await_seen("the operator to refuse", DEADLINE, async || {
+        let log = operator.log();
+        let refuses = log.matches("upgrade the chart servicechain-crds").count() >= 2;
+        if refuses { Ok(()) } else { Err(log) }
+    })
+    .await
+    .unwrap();
+    let leases = Api::<Lease>::namespaced(pair.client.clone(), &pair.namespace);
+    assert!(leases.get_opt("servicechain-operator").await.unwrap().is_none());
+    assert!(pair.writes().is_empty(), "{:?}", pair.writes());
+    set(SCHEMA).await;
+    pair.await_gateway(2, &operator).await;
 }
 
 /// What the header of a bundle says (key protocol, line 5).

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -410,6 +410,45 @@ async fn a_bad_edit_leaves_the_chain_as_it_was_even_for_an_operator_that_starts_
             .replicas,
         Some(3)
     );
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_being_deleted_is_not_fought_for_and_the_operator_goes_on() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    let namespaces = Api::<Namespace>::all(stage.client.clone());
+    // Nobody finishes it here, so it is being deleted for as long as the test looks.
+    namespaces
+        .delete(&stage.namespace, &DeleteParams::default())
+        .await
+        .unwrap();
+    stage
+        .api::<Deployment>()
+        .delete("shop-a", &DeleteParams::background())
+        .await
+        .unwrap();
+    let before = stage.operator.metrics.passes();
+    await_seen("passes over the chain", DEADLINE, async || {
+        let refused = stage.world.writes().unwrap();
+        let refused = refused
+            .iter()
+            .filter(|write| write.namespace == stage.namespace && write.code == 403)
+            .count();
+        let done = stage.operator.metrics.passes() - before;
+        if refused > 0 && done > 0 {
+            Ok(())
+        } else {
+            Err(format!("{refused} writes refused, {done} passes"))
+        }
+    })
+    .await
+    .unwrap();
+    stage
+        .api::<ServiceChain>()
+        .delete("shop", &DeleteParams::default())
+        .await
+        .unwrap();
+    let left = stage.api::<ServiceChain>().get_opt("shop").await.unwrap();
+    assert!(left.is_none(), "nothing of ours holds it: {left:?}");
 }
 
 #[tokio::test]

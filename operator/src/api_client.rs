@@ -164,6 +164,18 @@ mod tests {
             .map(drop)
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_never_answered_ends_and_says_what_was_wanted() {
+        let silent = tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, BoxError> {
+            std::future::pending().await
+        });
+        let namespaces =
+            kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(Client::new(silent, "default"));
+        let error = within(READ_TIMEOUT, "cannot read the namespace", namespaces.get("shop")).await;
+        let said = error.unwrap_err().to_string();
+        assert_eq!(said, "cannot read the namespace: no answer within 15 s");
+    }
+
     #[tokio::test]
     async fn only_a_leader_writes_and_everybody_reads() {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {

@@ -95,8 +95,8 @@ impl Proxies {
                 let ways: &[&str] = match who {
                     Who::Nginx => &[],
                     Who::HaProxy if algorithm == Algorithm::EdDSA => &[],
-                    Who::HaProxy => &[algorithm.name()],
-                    Who::Envoy => &["verify", "cached"],
+                    Who::Envoy if algorithm == Algorithm::RS256 => &[algorithm.name(), "cached"],
+                    Who::HaProxy | Who::Envoy => &[algorithm.name()],
                     _ => &["main"],
                 };
                 for way in ways {
@@ -149,6 +149,10 @@ fn measure(settings: &Settings, load: &mut Load, proxies: &Proxies, group: &mut 
         contender.errors += seen.errors;
         Ok(seen)
     };
+    // Where tokens come in turn, caches fill before anything counts.
+    for contender in group.iter_mut().filter(|contender| contender.requests.are_many()) {
+        slice(load, contender, Pace::Saturate)?;
+    }
     interleave(settings.rounds, group.len(), |turn| {
         let contender = &mut group[turn];
         let seen = slice(load, contender, Pace::Saturate)?;

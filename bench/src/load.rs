@@ -96,6 +96,11 @@ impl Requests {
         }
     }
 
+    /// True if they differ from each other.
+    pub(crate) fn are_many(&self) -> bool {
+        self.texts.len() > 1
+    }
+
     fn turn(&mut self) -> usize {
         let turn = self.next;
         self.next = (turn + 1) % self.texts.len();

@@ -210,7 +210,7 @@ backend a
 
 /// The Python package's binary, with one worker: no filter, `jwt_authn` without its cache, and with it.
 pub(crate) fn envoy(setting: &Setting<'_>, program: &PathBuf) -> Result<Proxy> {
-    let ports = ports(["open", "verify", "cached"])?;
+    let ports = ports(["open", "RS256", "ES256", "EdDSA", "cached"])?;
     let listeners: Vec<_> = ports
         .iter()
         .map(|(way, address)| envoy_listener(setting.chain, way, *address))
@@ -245,26 +245,21 @@ pub(crate) fn envoy(setting: &Setting<'_>, program: &PathBuf) -> Result<Proxy> {
 fn envoy_listener(chain: &Chain, way: &str, address: SocketAddr) -> serde_json::Value {
     let type_url = |name: &str| format!("type.googleapis.com/envoy.extensions.filters.{name}");
     let mut filters = Vec::new();
-    if way != "open" {
-        let mut providers = serde_json::Map::new();
-        for issuer in chain.issuers() {
-            let mut provider = json!({
-                "issuer": issuer.iss, "audiences": [AUDIENCE], "forward": true,
-                "local_jwks": {"inline_string": issuer.jwks()},
-            });
-            if way == "cached" {
-                provider["jwt_cache_config"] = json!({"jwt_cache_size": ENVOY_CACHE});
-            }
-            providers.insert(issuer.key.algorithm().name().to_owned(), provider);
+    // One issuer each, as its neighbours have it: with several, every request would be tried against each.
+    let algorithm = Algorithm::from_name(if way == "cached" { "RS256" } else { way });
+    let issuers = chain.issuers().iter();
+    for issuer in issuers.filter(|issuer| Some(issuer.key.algorithm()) == algorithm) {
+        let mut provider = json!({
+            "issuer": issuer.iss, "audiences": [AUDIENCE], "forward": true,
+            "local_jwks": {"inline_string": issuer.jwks()},
+        });
+        if way == "cached" {
+            provider["jwt_cache_config"] = json!({"jwt_cache_size": ENVOY_CACHE});
         }
-        let any: Vec<_> = providers
-            .keys()
-            .map(|name| json!({"provider_name": name}))
-            .collect();
         filters.push(json!({"name": "envoy.filters.http.jwt_authn", "typed_config": {
             "@type": type_url("http.jwt_authn.v3.JwtAuthentication"),
-            "providers": providers,
-            "rules": [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": any}}}],
+            "providers": {"issuer": provider},
+            "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "issuer"}}],
         }}));
     }
     filters.push(json!({"name": "envoy.filters.http.router", "typed_config": {

@@ -210,9 +210,9 @@ fn never_seen(rs256: &[Vec<u8>], es256: &[Vec<u8>], eddsa: Vec<Vec<u8>>) -> Grou
             eddsa,
         )
         .over("haproxy_jwt_verify_es256", None),
-        small("envoy_rs256", "rs256_never_seen", Who::Envoy, "verify", rs256())
+        small("envoy_rs256", "rs256_never_seen", Who::Envoy, "RS256", rs256())
             .over("haproxy_jwt_verify_rs256", None),
-        small("envoy_es256", "es256_never_seen", Who::Envoy, "verify", es256())
+        small("envoy_es256", "es256_never_seen", Who::Envoy, "ES256", es256())
             .over("haproxy_jwt_verify_es256", None),
     ]
 }

@@ -83,7 +83,7 @@ fn nothing_is_built_that_the_api_server_would_not_store() {
     }
 }
 
-/// Null and empty lists are dropped by the API server, so they would be a difference for ever.
+/// What is null or empty is dropped by the API server, so it would be a difference for ever.
 fn assert_stored(value: &Value, path: &str) {
     match value {
         Value::Null => panic!("{path} is null"),
@@ -98,7 +98,8 @@ fn assert_stored(value: &Value, path: &str) {
                 assert_stored(field, &format!("{path}.{name}"));
             }
         }
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::String(text) => assert!(!text.is_empty(), "{path} is an empty string"),
+        Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -71,7 +71,6 @@ fn of_verifier(blueprint: &Blueprint<'_>, component: Component<'_>) -> Vec<EnvVa
         value("WORKLOAD", component.workload().unwrap_or_default()),
         value("TRUST_ANCHORS", &anchors.join(",")),
         value("OPERATOR_URL", &blueprint.settings.knock_url),
-        value("ISSUER_KEYS_URLS", &issuers.join(",")),
         value("ACK_KEY_FILE", &format!("{ACK_FOLDER}/{ACK_KEY}")),
         value("BUNDLE_FILE", &format!("{BUNDLE_FOLDER}/{BUNDLE_KEY}")),
         value("STATE_DIR", STATE_FOLDER),
@@ -85,6 +84,10 @@ fn of_verifier(blueprint: &Blueprint<'_>, component: Component<'_>) -> Vec<EnvVa
         value("DRAIN_DELAY", &duration::format(drain_delay)),
         value("DRAIN_GRACE", &duration::format(drain_grace)),
     ];
+    // Issuers of others have no keys port.
+    if !issuers.is_empty() {
+        variables.push(value("ISSUER_KEYS_URLS", &issuers.join(",")));
+    }
     variables.extend(of_telemetry(blueprint));
     variables
 }

@@ -391,6 +391,25 @@ fn a_name_that_is_somebody_elses_is_named_with_its_owner() {
 }
 
 #[test]
+fn what_keeps_every_part_from_being_made_is_why_the_chain_is_not_ready() {
+    let mut world = World::ready();
+    world.observed.deployments.clear();
+    world.observed.write_failures.push(WriteFailure {
+        kind: "ConfigMap",
+        name: "shop-accepted".to_owned(),
+        refusal: Refusal::Quota,
+        message: "exceeded quota: narrow".to_owned(),
+    });
+    let judged = world.judged();
+    let (status, reason, message) = judged.says("Ready");
+    assert_eq!((status, reason), ("False", "QuotaExceeded"));
+    assert!(
+        message.starts_with("ConfigMap shop-accepted is not written (exceeded quota: narrow); "),
+        "{message}"
+    );
+}
+
+#[test]
 fn refused_writes_are_told_apart() {
     for (refusal, message, reason) in [
         (Refusal::Quota, "exceeded quota: storage", "QuotaExceeded"),

@@ -22,7 +22,7 @@ pub(crate) struct Parts<'a> {
     workloads: BTreeMap<Component<'a>, Workload>,
     by_component: BTreeMap<Component<'a>, Part>,
     /// What is wrong with no part alone.
-    elsewhere: Vec<Trouble>,
+    pub elsewhere: Vec<Trouble>,
 }
 
 impl<'a> Parts<'a> {

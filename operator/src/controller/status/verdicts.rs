@@ -40,7 +40,7 @@ pub(crate) fn verdicts(
     );
     let stores = of_stores(parts);
     let of_keys = of_keys(keys, before);
-    let ready = of_all([&gateway, &issuers, &services, &stores], &of_keys, before);
+    let ready = of_all([&gateway, &issuers, &services, &stores], parts, &of_keys, before);
     BTreeMap::from([
         (Kind::GatewayReady, gateway),
         (Kind::IssuersReady, issuers),
@@ -90,11 +90,17 @@ fn of_stores(parts: &Parts<'_>) -> Verdict {
 
 /// Ready: every part serves. It becomes so only with the newest keys in place, so that who waited for it finds them there;
 /// it does not end for newer ones, which come and go while all parts serve.
-fn of_all(groups: [&Verdict; 4], keys: &Verdict, before: &[Condition]) -> Verdict {
+fn of_all(groups: [&Verdict; 4], parts: &Parts<'_>, keys: &Verdict, before: &[Condition]) -> Verdict {
     let down = groups.iter().filter(|group| !group.is_true());
-    if let Some(first) = down.clone().map(|group| group.reason).min() {
-        let messages: Vec<&str> = down.map(|group| group.message.as_str()).collect();
-        return Verdict::new(Truth::False, first, joined(&messages));
+    let down = down.map(|group| (group.reason, group.message.as_str()));
+    if down.clone().next().is_some() {
+        // What is wrong with no part alone may keep all of them from being made.
+        let elsewhere = parts.elsewhere.iter();
+        let elsewhere = elsewhere.map(|trouble| (trouble.reason, trouble.sentence.as_str()));
+        let mut all: Vec<(Reason, &str)> = elsewhere.chain(down).collect();
+        all.sort_by_key(|(reason, _)| *reason);
+        let messages: Vec<&str> = all.iter().map(|(_, message)| *message).collect();
+        return Verdict::new(Truth::False, all[0].0, joined(&messages));
     }
     let was_ready = before
         .iter()

@@ -9,6 +9,7 @@ use servicechain_crds::ServiceChain;
 use servicechain_fixtures::await_condition;
 use servicechain_operator::clock;
 use servicechain_operator::health::Health;
+use servicechain_operator::key_controller::external::FetchRules;
 use servicechain_operator::key_controller::knock::{KnockPort, serve};
 use servicechain_operator::key_controller::{KeyChains, KeyState, OperatorRoots};
 use servicechain_operator::lease::LeaseState;
@@ -38,7 +39,7 @@ impl Leader {
         lease: LeaseState,
     ) -> Self {
         let health = Health::default();
-        let keys = KeyChains::new(client.clone(), roots.clone(), clock::system(), health.clone());
+        let keys = KeyChains::new(client.clone(), roots.clone(), clock::system(), health.clone(), FetchRules::default());
         let knock_address = listener.local_addr().unwrap();
         let router = KnockPort::new(keys.clone(), lease).router();
         let shutdown = CancellationToken::new();

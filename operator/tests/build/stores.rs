@@ -1,5 +1,7 @@
 //! Managed databases and caches: what opens them, what they may use, what outlives the chain.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use servicechain_operator::controller::build;
@@ -128,7 +130,7 @@ fn the_major_of_a_volume_is_chosen_once() {
 #[test]
 fn a_major_without_an_image_is_refused_with_the_majors_there_are() {
     let chain = shop_with(&[("/spec/services/1/database", json!({"managed": {"version": "12"}}))]);
-    let told = build::mistakes(&chain, &settings(), &Default::default());
+    let told = build::mistakes(&chain, &settings(), &BTreeMap::default());
     let told: Vec<_> = told.iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 1);
     assert!(
@@ -141,7 +143,7 @@ fn a_major_without_an_image_is_refused_with_the_majors_there_are() {
         "{}",
         told[0]
     );
-    assert!(build::mistakes(&shop(), &settings(), &Default::default()).is_empty());
+    assert!(build::mistakes(&shop(), &settings(), &BTreeMap::default()).is_empty());
 }
 
 #[test]

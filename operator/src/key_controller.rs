@@ -16,6 +16,7 @@ mod push;
 pub mod revocations;
 pub mod roots;
 mod rounds;
+mod show;
 pub mod state;
 mod step;
 mod witness;

@@ -2,7 +2,6 @@
 //! something happened: no time in it moves by itself, so that a status made from it is not written again and again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use servicechain_keys::rotation::LaggardReason;
 use servicechain_keys::{
@@ -43,8 +42,6 @@ pub struct Laggard {
     pub reason: LaggardReason,
     /// Since when, as far as this operator saw it.
     pub since: NumericDate,
-    /// When its silence began, by the monotonic clock of the rounds; none for a pod that was never asked in vain.
-    pub silent_since: Option<Duration>,
 }
 
 /// A verifier.

@@ -117,7 +117,7 @@ async fn an_image_that_does_not_pull_is_named_until_it_does() {
         "upgrade",
         "servicechain",
         &chart,
-        "--reuse-values",
+        "--reset-then-reuse-values",
         "--set-string",
         &image,
     ];
@@ -199,7 +199,7 @@ async fn assert_alive(shop: &Shop) {
 async fn upgrade(cluster: &Cluster, release: &str, mark: &str) {
     let chart = format!("{CHARTS}/{release}");
     let mark = format!("podAnnotations.mark={mark}");
-    let mut arguments = vec!["upgrade", release, &chart, "--reuse-values"];
+    let mut arguments = vec!["upgrade", release, &chart, "--reset-then-reuse-values"];
     if release == "servicechain" {
         arguments.extend(["--set-string", &mark]);
     }

@@ -34,14 +34,9 @@ async fn a_token_a_bundle_and_database_credentials_are_good_for_their_own_chain_
         );
     }
 
-    let url = database_url(&ours).await;
-    assert_eq!(query(&ours, &url).await.unwrap(), "1");
-    let theirs_by_our_password = url.replacen(
-        "@shop-a-postgres",
-        &format!("@shop-a-postgres.{}.svc", theirs.namespace),
-        1,
-    );
-    let refused = query(&ours, &theirs_by_our_password)
+    let password = password(&ours).await;
+    assert_eq!(query(&ours, &ours.namespace, &password).await.unwrap(), "1");
+    let refused = query(&ours, &theirs.namespace, &password)
         .await
         .unwrap_err()
         .to_string();
@@ -77,24 +72,25 @@ async fn push(shop: &Shop, component: &str, bundle: &str) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap_or_else(|_| said()))
 }
 
-/// As `a` gets it: without the namespace, since it is its own.
-async fn database_url(shop: &Shop) -> String {
+/// With which `a` opens its database.
+async fn password(shop: &Shop) -> String {
     let secret = shop.api::<Secret>().get("shop-a-postgres").await.unwrap();
-    let url = secret.data.unwrap().remove("uri").unwrap();
-    String::from_utf8(url.0).unwrap()
+    let password = secret.data.unwrap().remove("password").unwrap();
+    String::from_utf8(password.0).unwrap()
 }
 
-/// `SELECT 1` from within our database's pod.
-async fn query(shop: &Shop, url: &str) -> anyhow::Result<String> {
-    let command = [
+/// `SELECT 1` in the database of a namespace's chain, from within our own database's pod.
+async fn query(shop: &Shop, namespace: &str, password: &str) -> anyhow::Result<String> {
+    let url = format!("postgres://app:{password}@shop-a-postgres.{namespace}.svc:5432/app");
+    let psql = [
         "exec",
         "shop-a-postgres-0",
         "--",
         "env",
         "PGCONNECT_TIMEOUT=5",
         "psql",
-        url,
+        &url,
     ];
-    shop.kubectl(&[command.as_slice(), &["-At", "-c", "SELECT 1"]].concat())
+    shop.kubectl(&[psql.as_slice(), &["-At", "-c", "SELECT 1"]].concat())
         .await
 }

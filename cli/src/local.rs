@@ -3,6 +3,7 @@
 //! module. It must decide nothing that the chain's own crates decide.
 
 mod addresses;
+mod config_maps;
 mod configuration;
 mod hops;
 mod publisher;
@@ -33,7 +34,7 @@ use crate::running::{Record, Running, RunningClient, RunningIssuer, StateArgs};
 use crate::{print, running, token};
 use addresses::bind;
 use hops::Hops;
-use publisher::Publisher;
+use publisher::{Authorities, Publisher};
 
 const EXAMPLE: &str = include_str!("../../examples/shop.yaml");
 /// Items are nobody's business but the user's.
@@ -69,11 +70,15 @@ pub(crate) struct Args {
     /// a temporary one, gone at the end
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// What a ConfigMap holds that an issuer names: its key set, or its certificates; may be repeated
+    #[arg(long = "config-map", value_name = "NAME/KEY=FILE", value_parser = config_maps::given)]
+    config_maps: Vec<config_maps::Given>,
 }
 
 pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result<(), Failure> {
     let begun = Instant::now();
     let (document, chain) = read_chain(args.file.as_deref())?;
+    let config_maps = config_maps::read(&chain, &args.config_maps)?;
     let mut signals = Signals::new().context("signals cannot be received")?;
     let events = start_telemetry(no_color);
 
@@ -104,13 +109,26 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
     let bundle_file = folder.path().join("bundle.jws");
     let addresses = bound.addresses(&gateway);
     let pods = publisher::pods(&bound, &gateway)?;
-    let mut hops = Hops::start(plan, bound, gateway, &roots, folder.path(), &bundle_file)?;
-    let publisher = Publisher::start(&chain, pods, roots, &bundle_file);
+    let authorities = Authorities::bind(&chain, &bound)?;
+    let hops = Hops::start(
+        plan,
+        bound,
+        gateway,
+        &roots,
+        folder.path(),
+        &bundle_file,
+        &authorities,
+    );
+    let mut hops = hops?;
+    let publisher = Publisher::start(&chain, &config_maps, pods, roots, &bundle_file, authorities)?;
     tokio::select! {
         ready = hops.ready(READY_WITHIN) => ready?,
         () = signals.next() => return Ok(()),
     }
 
+    for problem in publisher.problems() {
+        tracing::warn!("{problem}");
+    }
     let record = Running {
         chain: chain.name.clone(),
         pid: std::process::id(),
@@ -203,7 +221,7 @@ fn start_telemetry(no_color: bool) -> mpsc::Receiver<trail::Record> {
     events
 }
 
-/// The chain as it runs here: its issuers are where this process serves them.
+/// The chain as it runs here: the issuers that it runs are where this process serves them.
 pub(crate) fn as_run(chain: ValidatedChain, running: &Running) -> ValidatedChain {
     addressed(chain, |name| {
         running
@@ -216,7 +234,11 @@ pub(crate) fn as_run(chain: ValidatedChain, running: &Running) -> ValidatedChain
 }
 
 fn addressed(mut chain: ValidatedChain, url_of: impl Fn(&str) -> String) -> ValidatedChain {
-    for issuer in &mut chain.issuers {
+    for issuer in chain
+        .issuers
+        .iter_mut()
+        .filter(|issuer| issuer.managed().is_some())
+    {
         issuer.url = url_of(&issuer.name);
     }
     chain
@@ -242,8 +264,7 @@ fn read_chain(file: Option<&std::path::Path>) -> Result<(String, ValidatedChain)
 /// Every client with a secret that is made for this run.
 fn clients_of(chain: &ValidatedChain) -> anyhow::Result<Vec<RunningIssuer>> {
     let mut issuers = Vec::new();
-    for issuer in &chain.issuers {
-        let servicechain_crds::validated::IssuerKind::Managed(managed) = &issuer.kind;
+    for (issuer, managed) in chain.managed_issuers() {
         let mut clients = Vec::new();
         for client in &managed.clients {
             clients.push(RunningClient {

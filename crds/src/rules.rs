@@ -19,6 +19,8 @@ pub const SCOPE: &str = r"^[!#-\[\]-~]+$";
 pub const AUDIENCE: &str = "^[!-~]+$";
 /// The URL of an issuer (RFC 8414, section 2).
 pub const ISSUER_URL: &str = r"^https?://[^\s?#]+$";
+/// The address of a key set; empty: what discovery says.
+pub const JWKS_URI: &str = r"^(https?://[^\s#]+)?$";
 /// The URL of a managed issuer, which serves at the root of its host.
 pub const ORIGIN: &str = r"^https?://[^\s?#/@]+$";
 /// A host name, with `*.` allowed in front.
@@ -292,6 +294,7 @@ pub(crate) fn pattern_says(pattern: &str) -> String {
             "must be http:// or https:// and a host alone, as in \"https://shop.example.com\"".to_owned()
         }
         ISSUER_URL => "must be a URL that starts with https:// or http://, without ? and #".to_owned(),
+        JWKS_URI => "must be a URL that starts with https:// or http://, without #".to_owned(),
         _ => format!("must fit the pattern {pattern}"),
     }
 }

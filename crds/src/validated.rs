@@ -15,7 +15,7 @@ use k8s_openapi::{
 use crate::service_chain::{
     RequiredClaim, UnconfirmedStart,
     gateway::{AuthenticationMode, GatewayServiceSpec},
-    issuers::SigningAlgorithm,
+    issuers::{ObjectKey, SigningAlgorithm, VerificationAlgorithm},
     operations::{NetworkPolicyMode, ObservabilitySpec, RolloutOrder},
     pod::PodSettings,
     services::{AuthorizationRule, ProbesSpec},
@@ -60,10 +60,31 @@ pub struct Issuer {
     pub kind: IssuerKind,
 }
 
-/// How an issuer's keys come to be. The kinds `external` and `static` are refused by this version.
+/// How an issuer's keys come to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum IssuerKind {
     Managed(ManagedIssuer),
+    External(ExternalIssuer),
+    Static(StaticIssuer),
+}
+
+/// An `OpenID` provider that somebody else runs. It has no pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalIssuer {
+    /// `None`: where its discovery document says.
+    pub jwks_uri: Option<String>,
+    /// Never empty.
+    pub algorithms: Vec<VerificationAlgorithm>,
+    /// `ConfigMap` and key with the certificates that its server is known by; `None`: the public ones.
+    pub ca_bundle: Option<ObjectKey>,
+    pub refresh_interval: Duration,
+}
+
+/// An issuer whose key set is given. It has no pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticIssuer {
+    /// `ConfigMap` and key with its JWKS.
+    pub jwks: ObjectKey,
 }
 
 /// An issuer that the operator runs.
@@ -241,7 +262,25 @@ pub enum Revoked {
     Everything { issued_before: Time },
 }
 
+impl Issuer {
+    /// How the operator runs it, if it does.
+    #[must_use]
+    pub const fn managed(&self) -> Option<&ManagedIssuer> {
+        match &self.kind {
+            IssuerKind::Managed(managed) => Some(managed),
+            IssuerKind::External(_) | IssuerKind::Static(_) => None,
+        }
+    }
+}
+
 impl ValidatedChain {
+    /// The issuers that the operator runs, in their order: those that have pods.
+    pub fn managed_issuers(&self) -> impl Iterator<Item = (&Issuer, &ManagedIssuer)> {
+        self.issuers
+            .iter()
+            .filter_map(|issuer| Some((issuer, issuer.managed()?)))
+    }
+
     #[must_use]
     pub fn issuer(&self, name: &str) -> Option<&Issuer> {
         self.issuers.iter().find(|issuer| issuer.name == name)

@@ -1,7 +1,11 @@
 //! What users are told: every mistake at once, each with its path and what would be right.
 #![cfg(test)]
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use servicechain_crds::service_chain::issuers::VerificationAlgorithm;
+use servicechain_crds::validated::IssuerKind;
 use servicechain_crds::{ValidatedChain, read};
 
 fn shop() -> Value {
@@ -202,11 +206,91 @@ fn exactly_one_kind_of_issuer_and_target_of_a_route() {
         ],
         &[
             "spec.issuers[0]: exactly one of managed, external and static must be given; try `managed: {}`",
-            "spec.issuers[0].external: NotSupportedYet: an external issuer cannot be done by this version; use a \
-             managed one",
             "spec.gateway.routes[0]: exactly one of service and issuer must be given; try `service: a`",
         ],
     );
+}
+
+#[test]
+fn issuers_of_others_have_keys_that_are_fetched_or_given() {
+    let chain = with(&[
+        (
+            "/spec/issuers/1",
+            json!({"name": "corp", "external": {
+                "url": "https://idp.example.com/realms/corp",
+                "algorithms": ["PS256"],
+                "caBundle": {"configMapKeyRef": {"name": "corp-ca", "key": "ca.crt"}},
+            }}),
+        ),
+        (
+            "/spec/issuers/2",
+            json!({"name": "partner", "static": {
+                "url": "https://p.example.com",
+                "jwks": {"configMapKeyRef": {"name": "partner-jwks", "key": "jwks.json"}},
+            }}),
+        ),
+    ]);
+    let chain = read(&chain.to_string()).unwrap();
+    let [_, corp, partner] = chain.issuers.as_slice() else {
+        panic!("{:?}", chain.issuers);
+    };
+    let IssuerKind::External(external) = &corp.kind else {
+        panic!("{corp:?}");
+    };
+    assert_eq!(corp.url, "https://idp.example.com/realms/corp");
+    assert_eq!(corp.token_types, ["at+jwt", "JWT"]);
+    assert_eq!(external.jwks_uri, None);
+    assert_eq!(external.algorithms, [VerificationAlgorithm::PS256]);
+    assert_eq!(external.refresh_interval, Duration::from_mins(5));
+    assert_eq!(external.ca_bundle.as_ref().unwrap().name, "corp-ca");
+    let IssuerKind::Static(given) = &partner.kind else {
+        panic!("{partner:?}");
+    };
+    assert_eq!(
+        (given.jwks.name.as_str(), given.jwks.key.as_str()),
+        ("partner-jwks", "jwks.json")
+    );
+    assert_eq!(chain.managed_issuers().count(), 1);
+}
+
+#[test]
+fn an_external_issuer_signs_with_public_keys_and_answers_at_a_url() {
+    let external = |more: Value| {
+        let mut spec = json!({"url": "https://idp.example.com"});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        told(&with(&[(
+            "/spec/issuers/1",
+            json!({"name": "corp", "external": spec}),
+        )]))
+    };
+    for wrong in ["HS256", "none"] {
+        let told = external(json!({"algorithms": [wrong]}));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with("spec.issuers[1].external.algorithms[0]"),
+            "{told:?}"
+        );
+    }
+    assert_eq!(
+        external(json!({"jwksURI": "ftp://idp.example.com/keys", "refreshInterval": "10s"})),
+        [
+            "spec.issuers[1].external.jwksURI: must be a URL that starts with https:// or http://, without #",
+            "spec.issuers[1].external.refreshInterval: refreshInterval must be between 30s and 24h, not 10s",
+        ],
+    );
+    let told = told(&with(&[
+        (
+            "/spec/issuers/1",
+            json!({"name": "corp", "external": {"url": "https://idp.example.com"}}),
+        ),
+        (
+            "/spec/gateway/routes/1",
+            json!({"name": "tokens", "issuer": "corp"}),
+        ),
+    ]));
+    assert!(told[0].contains("managed issuer"), "{told:?}");
 }
 
 #[test]
@@ -407,16 +491,6 @@ fn what_this_version_cannot_do_is_refused_by_name() {
             "/spec/gateway/routes/0/rateLimit",
             json!({"requestsPerSecond": 1}),
             "spec.gateway.routes[0].rateLimit",
-        ),
-        (
-            "/spec/issuers/0",
-            json!({"name": "x", "external": {"url": "https://idp.example.com"}}),
-            "spec.issuers[0].external",
-        ),
-        (
-            "/spec/issuers/0",
-            json!({"name": "x", "static": {"url": "https://p.example.com", "jwks": {"configMapKeyRef": {"name": "a", "key": "b"}}}}),
-            "spec.issuers[0].static",
         ),
         (
             "/spec/issuers/0/managed/database",

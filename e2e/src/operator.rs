@@ -19,6 +19,7 @@ use servicechain_operator::config::{Images, Settings};
 use servicechain_operator::controller::{self, Context};
 use servicechain_operator::events::Events;
 use servicechain_operator::health::Health;
+use servicechain_operator::key_controller::external::FetchRules;
 use servicechain_operator::key_controller::{KeyChains, OperatorRoots};
 use servicechain_operator::metrics::Metrics;
 use servicechain_operator::streams::Watches;
@@ -61,10 +62,12 @@ impl World {
                     .status
                     .and_then(|status| status.conditions)
                     .unwrap_or_default();
-                let served = conditions
+                let is_established = conditions
                     .iter()
                     .any(|condition| condition.type_ == "Established" && condition.status == "True");
-                served.then_some(()).ok_or_else(|| format!("{conditions:?}"))
+                is_established
+                    .then_some(())
+                    .ok_or_else(|| format!("{conditions:?}"))
             })
             .await?;
         }
@@ -154,7 +157,13 @@ impl Operator {
     pub async fn start(client: Client, namespace: &str) -> anyhow::Result<Self> {
         let roots = OperatorRoots::ensure(&client, namespace).await?;
         let (health, metrics) = (Health::default(), Metrics::default());
-        let keys = KeyChains::new(client.clone(), roots, clock::system(), health.clone());
+        let keys = KeyChains::new(
+            client.clone(),
+            roots,
+            clock::system(),
+            health.clone(),
+            FetchRules::default(),
+        );
         let context = Context {
             settings: settings(namespace),
             keys: keys.clone(),
@@ -246,6 +255,7 @@ pub fn settings(namespace: &str) -> Settings {
         cluster_domain: "cluster.local".to_owned(),
         operator_namespace: namespace.to_owned(),
         node_port_urls: std::collections::BTreeMap::new(),
+        fetch_rules: FetchRules::default(),
     }
 }
 

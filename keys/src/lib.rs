@@ -38,7 +38,7 @@ pub use held_bundle::{HeldBundle, SignError, Taken, TrustedIssuer, take};
 pub use identity::{ChainId, PodId, Workload};
 pub use jwk::{Jwk, KeyRefusal, Thumbprint};
 pub use jws::{CompactJws, JoseHeader, Malformed};
-pub use key_set::{BadSignature, Found, KeySet, MalformedKeySet, RefusedKey, VerificationKey};
+pub use key_set::{BadSignature, Found, KeySet, MalformedKeySet, RefusedKey, VerificationKey, accept_jwks};
 pub use knock::{Fetched, Knock, KnockAnswer, KnockReason};
 pub use numeric_date::NumericDate;
 pub use offer::{Offer, OfferRefusal};

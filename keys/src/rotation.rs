@@ -75,7 +75,7 @@ pub enum KeySource {
         publish_ahead: Duration,
     },
     External {
-        /// The usable keys of a good answer begun after the last round; none where there was no such answer.
+        /// The usable keys of the newest good answer that this leader had; none before the first.
         answer: Option<Vec<Jwk>>,
         withdrawn_key_grace: Duration,
     },

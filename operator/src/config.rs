@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use clap::Parser;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
+
+use crate::key_controller::external::FetchRules;
 
 /// PostgreSQL's major for a chain that names none; recorded with its volume, so that a later default changes no old one.
 const DEFAULT_POSTGRES_MAJOR: &str = "17";
@@ -23,6 +26,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Where clients reach a NodePort, by port: known to whoever made the cluster, not to Kubernetes.
     pub node_port_urls: BTreeMap<u16, String>,
+    /// Where keys of external issuers may be fetched.
+    pub fetch_rules: FetchRules,
 }
 
 /// The images of the pods that the operator makes.
@@ -95,6 +100,13 @@ pub struct Args {
     /// Where clients reach a NodePort, `30080=http://127.0.0.1:8080,…`; shown in status
     #[arg(long, env = "NODE_PORT_URLS", default_value = "", value_parser = node_port_urls)]
     pub node_port_urls: Pairs<u16>,
+    /// Fetch keys of external issuers in clear text too, where a chain says http; whoever is on the way can change them
+    #[arg(long, env = "ALLOW_HTTP_ISSUERS")]
+    pub allow_http_issuers: bool,
+    /// Address ranges that are not public and where external issuers are all the same, `10.20.0.0/16,…`. Without it only
+    /// public addresses are called: chains' authors write the URLs, and pods, nodes and the cloud's metadata have addresses too
+    #[arg(long, env = "ISSUER_NETWORKS", default_value = "", value_parser = networks)]
+    pub issuer_networks: Networks,
     /// Port of `/livez`, `/readyz` and `/metrics`
     #[arg(long, env = "ADMIN_PORT", default_value_t = 9090)]
     pub admin_port: u16,
@@ -117,6 +129,10 @@ Exit codes: 0 after SIGTERM, 1 when it cannot go on (the reason is said), 2 for 
 /// `key=value,key=value`, as one value: clap would take a plain map for a flag of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pairs<K: Ord>(pub BTreeMap<K, String>);
+
+/// `10.20.0.0/16,fd12::/32`, as one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networks(pub Vec<IpNet>);
 
 /// Why the flags, each fine alone, do not go together.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +170,10 @@ impl Args {
             operator_namespace: namespace.clone(),
             cluster_domain: self.cluster_domain.clone(),
             node_port_urls: self.node_port_urls.0.clone(),
+            fetch_rules: FetchRules {
+                allow_http: self.allow_http_issuers,
+                networks: self.issuer_networks.0.clone(),
+            },
         })
     }
 }
@@ -163,6 +183,15 @@ fn image(text: &str) -> Result<String, String> {
         return Err("must be the name of an image, such as registry.example.com/gateway:1.2.3".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn networks(text: &str) -> Result<Networks, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parsed = parts.map(|part| {
+        part.parse()
+            .map_err(|_| format!("{part:?} is no address range, such as 10.20.0.0/16"))
+    });
+    parsed.collect::<Result<_, _>>().map(Networks)
 }
 
 fn domain(text: &str) -> Result<String, String> {

@@ -7,6 +7,8 @@ pub mod chains;
 mod config_map_store;
 pub mod desired;
 mod evidence;
+pub mod external;
+mod foreign;
 pub mod knock;
 pub mod news;
 mod place;
@@ -24,6 +26,8 @@ mod witness;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use servicechain_crds::ValidatedChain;
+use servicechain_crds::service_chain::issuers::ObjectKey;
 use servicechain_keys::Workload;
 use servicechain_keys::rotation::{Desired, ListedPod};
 use tokio::sync::{Notify, watch};
@@ -40,11 +44,16 @@ pub use roots::{OperatorRoots, Roots};
 pub use state::{KeyState, Laggard, PodKeys};
 
 use crate::clock::Clock;
+use chains::Seat;
 use evidence::Evidence;
+use external::{ExternalIssuers, FetchRules};
+use foreign::Foreign;
+use knock::KnockPort;
 use place::{Local, Place};
 use push::Messenger;
 use rounds::Rounds;
 use step::Leader;
+use witness::{Watched, Witness};
 
 /// A pod to be asked.
 #[derive(Clone, Debug)]
@@ -63,7 +72,8 @@ pub struct KeyController {
     desired: watch::Sender<Desired>,
     pods: watch::Sender<Vec<Pod>>,
     state: watch::Receiver<Arc<KeyState>>,
-    woken: Arc<Notify>,
+    roots: Roots,
+    seat: Arc<Seat>,
     task: JoinHandle<()>,
 }
 
@@ -77,19 +87,63 @@ impl KeyController {
         desired: Desired,
         shutdown: CancellationToken,
     ) -> Self {
+        Self::start_with(roots, store, clock, desired, Foreign::default(), shutdown)
+    }
+
+    /// Starts the loop for a chain as it is written. `value_of` finds a key of a `ConfigMap`, or says why it is not there.
+    #[must_use]
+    pub fn of_chain(
+        chain: &ValidatedChain,
+        value_of: impl Fn(&ObjectKey) -> Result<String, String>,
+        roots: Roots,
+        store: BundleFile,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let foreign = Foreign::new(chain, value_of);
+        let id = roots.chain.clone();
+        let desired = desired::desired(chain, id, Vec::new(), None, &foreign.given);
+        Self::start_with(roots, store, clock, desired, foreign, shutdown)
+    }
+
+    fn start_with(
+        roots: Roots,
+        store: BundleFile,
+        clock: Clock,
+        desired: Desired,
+        foreign: Foreign,
+        shutdown: CancellationToken,
+    ) -> Self {
         let (desired, desired_changes) = watch::channel(desired);
         let (pods, pod_changes) = watch::channel(Vec::new());
+        let woken = Arc::new(Notify::new());
+        // Who runs this could call anybody as well without it.
+        let rules = FetchRules::unrestricted();
+        let external = ExternalIssuers::new(rules, Arc::clone(&clock), Arc::clone(&woken));
+        let external = Arc::new(external);
+        external.follow(foreign.sources, foreign.standings);
+        let watched = Watched::Local {
+            store: store.clone(),
+            pods: pods.subscribe(),
+        };
         let place = Place::Local(Local {
             store,
             desired: desired_changes,
             pods: pod_changes,
+            external: Arc::clone(&external),
         });
-        let leader = leader(roots, place, clock);
+        let leader = leader(roots.clone(), place, clock);
         let state = leader.state.subscribe();
-        let woken = Arc::new(Notify::new());
+        let seat = Arc::new(Seat {
+            witness: Witness::new(watched, Arc::clone(&leader.evidence)),
+            messenger: Arc::clone(&leader.messenger),
+            woken: Arc::clone(&woken),
+            external,
+            evidence: Arc::clone(&leader.evidence),
+        });
         let rounds = Rounds {
             leader,
-            woken: Arc::clone(&woken),
+            woken,
             shutdown,
             pulse: None,
         };
@@ -97,9 +151,16 @@ impl KeyController {
             desired,
             pods,
             state,
-            woken,
+            roots,
+            seat,
             task: tokio::spawn(rounds.run()),
         }
+    }
+
+    /// Where this chain's verifiers may knock.
+    #[must_use]
+    pub fn knock_port(&self) -> KnockPort {
+        KnockPort::local(self.roots.clone(), Arc::clone(&self.seat))
     }
 
     pub fn set_desired(&self, desired: Desired) {
@@ -119,7 +180,7 @@ impl KeyController {
 
     /// Asks every pod now, rather than at the next poll.
     pub fn wake(&self) {
-        self.woken.notify_one();
+        self.seat.woken.notify_one();
     }
 
     /// Returns once the loop has ended.
@@ -143,6 +204,7 @@ fn leader(roots: Roots, place: Place, clock: Clock) -> Leader {
         lags: BTreeMap::new(),
         told: Vec::new(),
         last_answers: 0,
+        issuers: BTreeMap::new(),
     }
 }
 

@@ -93,10 +93,12 @@ impl<'a> Component<'a> {
     }
 }
 
-/// Every component that a chain has: issuers, then services in their order with their stores, then the gateway.
+/// Every component that a chain has: its managed issuers, then services in their order with their stores, then the gateway.
 #[must_use]
 pub fn components(chain: &ValidatedChain) -> Vec<Component<'_>> {
-    let issuers = chain.issuers.iter().map(|issuer| Component::Issuer(&issuer.name));
+    let issuers = chain
+        .managed_issuers()
+        .map(|(issuer, _)| Component::Issuer(&issuer.name));
     let services = chain.services.iter().flat_map(|service| {
         let name = service.name.as_str();
         let database = service

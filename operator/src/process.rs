@@ -216,7 +216,13 @@ impl Replica {
             roots = self.roots() => roots,
             () = shutdown.cancelled() => return,
         };
-        let keys = KeyChains::new(self.client.clone(), roots, clock::system(), self.health.clone());
+        let keys = KeyChains::new(
+            self.client.clone(),
+            roots,
+            clock::system(),
+            self.health.clone(),
+            self.settings.fetch_rules.clone(),
+        );
         found.send_replace(Some(keys.clone()));
         let router = KnockPort::new(keys, self.lease.clone()).router();
         knock::serve(port, router, shutdown).await;

@@ -60,7 +60,7 @@ fn each_issuer_reads_its_file() {
             client: "demo".to_owned(),
             sha256: "00".repeat(32),
         };
-        let file = configuration::issuer(issuer, &[secret]);
+        let file = configuration::issuer(issuer, issuer.managed().unwrap(), &[secret]);
         let config = servicechain_token_issuer::Config::from_yaml(&file).unwrap();
         assert_eq!(
             (config.issuer.name, config.issuer.url),

@@ -26,7 +26,7 @@ pub(crate) struct Ports {
     pub keys: SocketAddr,
 }
 
-/// Issuers and services, in the order of the chain.
+/// Managed issuers and services, in the order of the chain.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub issuers: Vec<Part>,
@@ -60,7 +60,7 @@ pub(crate) fn bind(chain: &ValidatedChain, data: Option<&Path>) -> anyhow::Resul
         .and_then(|file| fs::read(file).ok())
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
-    let issuers = chain.issuers.iter().map(|issuer| {
+    let issuers = chain.managed_issuers().map(|(issuer, _)| {
         let port = remembered.get(&issuer.name).copied().unwrap_or_default();
         part(&issuer.name, port).with_context(|| match data {
             Some(data) if port != 0 => format!(

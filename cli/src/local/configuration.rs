@@ -39,14 +39,14 @@ pub(crate) fn plan(
         issuers: Vec::new(),
         services: Vec::new(),
     };
-    for (issuer, running) in chain.issuers.iter().zip(clients) {
+    for ((issuer, managed), running) in chain.managed_issuers().zip(clients) {
         let secrets = running.clients.iter().map(|client| ClientSecret {
             client: client.id.clone(),
             sha256: Digest::of(client.secret.as_bytes())
                 .to_string()
                 .replace("sha256:", ""),
         });
-        let yaml = configuration::issuer(issuer, &secrets.collect::<Vec<_>>());
+        let yaml = configuration::issuer(issuer, managed, &secrets.collect::<Vec<_>>());
         plan.issuers.push(token_issuer::Config::from_yaml(&yaml)?);
     }
     for (service, store) in chain.services.iter().zip(&stores.services) {

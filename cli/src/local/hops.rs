@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::addresses::{Bound, Gateway};
 use super::configuration::Plan;
-use super::publisher::pod_of;
+use super::publisher::{Authorities, pod_of};
 
 /// Nobody balances load here, so nobody has to notice first.
 const DRAIN_DELAY: Duration = Duration::ZERO;
@@ -36,8 +36,13 @@ impl Hops {
         roots: &Roots,
         folder: &Path,
         bundle_file: &Path,
+        authorities: &Authorities,
     ) -> anyhow::Result<Self> {
-        let verifier = |hop: Hop| verifier(hop, roots, folder, bundle_file);
+        let verifier = |hop: Hop| {
+            let mut config = verifier(hop, roots, folder, bundle_file)?;
+            authorities.tell(&mut config)?;
+            anyhow::Ok(config)
+        };
         let mut tasks = JoinSet::new();
         let mut behind = Vec::new();
         for (part, config) in bound.issuers.into_iter().zip(plan.issuers) {
@@ -140,7 +145,7 @@ async fn first_end(tasks: &mut JoinSet<(String, anyhow::Result<()>)>) -> anyhow:
     }
 }
 
-/// The bundle file is the authority on keys here: there is no operator to knock at.
+/// The bundle's file is the authority on keys, where nobody else is named.
 fn verifier(hop: Hop, roots: &Roots, folder: &Path, bundle_file: &Path) -> anyhow::Result<VerifierConfig> {
     let name = hop.name.clone();
     let workload = Workload::new(name.clone())?;

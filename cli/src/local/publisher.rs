@@ -1,19 +1,25 @@
 //! The real publisher of keys, over a file instead of a ConfigMap and over the parts of this process instead of pods.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use http::Uri;
+use servicechain_auth::VerifierConfig;
 use servicechain_crds::ValidatedChain;
+use servicechain_crds::service_chain::issuers::ObjectKey;
+use servicechain_crds::validated::{Issuer, IssuerKind};
 use servicechain_keys::rotation::ListedPod;
 use servicechain_keys::{ChainId, PodId, RootSecret, TrustKey, Workload};
-use servicechain_operator::key_controller::desired::desired;
-use servicechain_operator::key_controller::{BundleFile, KeyController, Pod, Roots};
+use servicechain_operator::key_controller::{BundleFile, KeyController, Pod, Roots, knock};
 use servicechain_runtime::clock::Clock;
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use zeroize::Zeroizing;
 
 use super::addresses::{Bound, Gateway};
+use super::config_maps::ConfigMaps;
 use super::random;
 
 /// The publisher of one run; it ends when dropped.
@@ -68,18 +74,85 @@ pub(crate) fn pods(bound: &Bound, gateway: &Gateway) -> anyhow::Result<Vec<Pod>>
     .collect()
 }
 
+/// Who is asked about keys that a verifier does not know. Nobody rotates keys behind the bundle's back but issuers of
+/// others; where there are none, the bundle's file is the authority.
+pub(crate) struct Authorities {
+    knock_port: Option<(std::net::TcpListener, SocketAddr)>,
+    issuers: BTreeMap<String, Uri>,
+}
+
+impl Authorities {
+    pub(crate) fn bind(chain: &ValidatedChain, bound: &Bound) -> anyhow::Result<Self> {
+        let is_external = |issuer: &Issuer| matches!(issuer.kind, IssuerKind::External(_));
+        if !chain.issuers.iter().any(is_external) {
+            return Ok(Self {
+                knock_port: None,
+                issuers: BTreeMap::new(),
+            });
+        }
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let issuers = bound.issuers.iter();
+        let issuers = issuers.map(|part| {
+            let url = format!("http://{}", part.ports.keys);
+            anyhow::Ok((part.name.clone(), url.parse()?))
+        });
+        Ok(Self {
+            knock_port: Some((listener, address)),
+            issuers: issuers.collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    pub(crate) fn tell(&self, config: &mut VerifierConfig) -> anyhow::Result<()> {
+        if let Some((_, address)) = &self.knock_port {
+            config.operator_url = Some(format!("http://{address}").parse()?);
+            config.issuer_urls.clone_from(&self.issuers);
+        }
+        Ok(())
+    }
+}
+
 impl Publisher {
-    pub(crate) fn start(chain: &ValidatedChain, pods: Vec<Pod>, roots: Roots, bundle_file: &Path) -> Self {
-        let desired = desired(chain, roots.chain.clone(), Vec::new(), None);
+    pub(crate) fn start(
+        chain: &ValidatedChain,
+        config_maps: &ConfigMaps,
+        pods: Vec<Pod>,
+        roots: Roots,
+        bundle_file: &Path,
+        authorities: Authorities,
+    ) -> anyhow::Result<Self> {
+        let value_of = |key: &ObjectKey| {
+            let found = config_maps.get(&(key.name.clone(), key.key.clone()));
+            found
+                .cloned()
+                .ok_or_else(|| format!("ConfigMap {} is not given", key.name))
+        };
         let shutdown = CancellationToken::new();
         let store = BundleFile::new(bundle_file);
-        let controller =
-            KeyController::start(roots, store, Clock::system().as_fn(), desired, shutdown.clone());
+        let clock = Clock::system().as_fn();
+        let controller = KeyController::of_chain(chain, value_of, roots, store, clock, shutdown.clone());
         controller.set_pods(pods);
-        Self {
+        if let Some((listener, _)) = authorities.knock_port {
+            let listener = TcpListener::from_std(listener)?;
+            let router = controller.knock_port().router();
+            tokio::spawn(knock::serve(listener, router, shutdown.clone()));
+        }
+        Ok(Self {
             controller,
             _shutdown: shutdown.drop_guard(),
-        }
+        })
+    }
+
+    /// What is wrong with the key sets that were given.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let state = self.controller.state();
+        let state = state.borrow();
+        let problems = state.issuers.iter().filter_map(|(name, standing)| {
+            let problem = standing.problem.as_ref()?;
+            Some(format!("issuer {name}: {}", problem.says()))
+        });
+        problems.collect()
     }
 
     /// The id of the key that signs, by the name of its issuer.
@@ -88,9 +161,8 @@ impl Publisher {
         let state = state.borrow();
         let active = |name: &str| Some((name.to_owned(), state.active_key(name)?.kid.clone()?));
         chain
-            .issuers
-            .iter()
-            .filter_map(|issuer| active(&issuer.name))
+            .managed_issuers()
+            .filter_map(|(issuer, _)| active(&issuer.name))
             .collect()
     }
 }

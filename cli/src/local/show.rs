@@ -49,8 +49,7 @@ impl Banner<'_> {
             .max()
             .unwrap_or_default();
         let width = width.max(self.addresses.gateway.len());
-        for (issuer, (_, url)) in chain.issuers.iter().zip(&self.addresses.issuers) {
-            let IssuerKind::Managed(managed) = &issuer.kind;
+        for ((issuer, managed), (_, url)) in chain.managed_issuers().zip(&self.addresses.issuers) {
             let key = self
                 .keys
                 .get(&issuer.name)
@@ -61,6 +60,14 @@ impl Banner<'_> {
                 managed.algorithm,
                 key.unwrap_or_default()
             );
+        }
+        for issuer in &chain.issuers {
+            let keys = match &issuer.kind {
+                IssuerKind::Managed(_) => continue,
+                IssuerKind::External(_) => "its keys are fetched",
+                IssuerKind::Static(_) => "its keys are given",
+            };
+            let _ = writeln!(text, "  issuer   {:width$}   {keys}", issuer.url);
         }
         for (index, route) in chain.gateway.routes.iter().enumerate() {
             let (label, url) = if index == 0 {

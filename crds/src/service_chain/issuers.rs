@@ -36,10 +36,10 @@ pub struct IssuerSpec {
     /// `static` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedIssuerSpec>,
-    /// An OpenID Connect provider that somebody else runs. Its keys are fetched. Not supported yet.
+    /// An OpenID Connect provider that somebody else runs. Its keys are fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalIssuerSpec>,
-    /// An issuer with a fixed key set. Not supported yet.
+    /// An issuer with a fixed key set.
     #[serde(rename = "static", skip_serializing_if = "Option::is_none")]
     pub fixed: Option<StaticIssuerSpec>,
 }
@@ -145,9 +145,10 @@ pub struct ExternalIssuerSpec {
     #[schemars(length(min = 1, max = 512), regex(pattern = rules::ISSUER_URL))]
     #[schemars(extend("x-kubernetes-validations" = rules::rules(&[("self == oldSelf", rules::URL_KEPT_SAYS)])))]
     pub url: String,
-    /// Where its key set is. Default: empty, what its discovery document says.
+    /// Where its key set is. https, unless the operator allows http. Default: empty, what its discovery document
+    /// says.
     #[serde(default, rename = "jwksURI")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 512), regex(pattern = rules::JWKS_URI))]
     pub jwks_uri: String,
     /// Algorithms it may sign with. Default `[RS256, ES256]`.
     #[serde(default = "common_algorithms")]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Judge, parsed};
 use crate::{
     duration, rules,
-    service_chain::issuers::{ClientSpec, Grant, IssuerSpec, ManagedIssuerSpec},
-    validated::{Client, Issuer, IssuerKind, ManagedIssuer},
+    service_chain::issuers::{ClientSpec, ExternalIssuerSpec, Grant, IssuerSpec, ManagedIssuerSpec},
+    validated::{Client, ExternalIssuer, Issuer, IssuerKind, ManagedIssuer, StaticIssuer},
 };
 
 impl Judge<'_> {
@@ -43,17 +43,17 @@ impl Judge<'_> {
                 &self.chain.spec.audiences,
                 rules::AUDIENCES_NARROW_SAYS,
             );
-            self.refuse_foreign(spec, &path);
-            if let Some(managed) = &spec.managed {
-                issuers.push(Issuer {
-                    name: spec.name.clone(),
-                    url,
-                    scopes_claim: spec.scopes_claim.clone(),
-                    token_types: or_default(&spec.token_types, &["at+jwt"]),
-                    kind: IssuerKind::Managed(self.managed_issuer(managed, &spec.name, &audiences, &path)),
-                    audiences,
-                });
-            }
+            let Some((kind, token_types)) = self.kind_of_issuer(spec, &audiences, &path) else {
+                continue;
+            };
+            issuers.push(Issuer {
+                name: spec.name.clone(),
+                url,
+                scopes_claim: spec.scopes_claim.clone(),
+                token_types: or_default(&spec.token_types, token_types),
+                kind,
+                audiences,
+            });
         }
         self.refuse_shared_secrets(&issuers);
         issuers
@@ -63,7 +63,7 @@ impl Judge<'_> {
     fn refuse_shared_secrets(&mut self, issuers: &[Issuer]) {
         let mut owners = BTreeMap::new();
         for issuer in issuers {
-            let IssuerKind::Managed(managed) = &issuer.kind;
+            let Some(managed) = issuer.managed() else { continue };
             for client in managed.clients.iter().filter(|client| !client.secret_is_given) {
                 let name = (issuer.name.as_str(), client.id.as_str());
                 let Some((other_issuer, other)) = owners.insert(client.secret_name.as_str(), name) else {
@@ -93,18 +93,24 @@ impl Judge<'_> {
         given.unwrap_or_else(|| format!("http://{}-issuer-{}.{}.svc", self.name, spec.name, self.namespace))
     }
 
-    fn refuse_foreign(&mut self, spec: &IssuerSpec, path: &str) {
-        if spec.external.is_some() {
-            self.mistakes.add_unsupported(
-                format!("{path}.external"),
-                "an external issuer",
-                "use a managed one",
-            );
+    /// With the `typ` of its tokens where none is given.
+    fn kind_of_issuer(
+        &mut self,
+        spec: &IssuerSpec,
+        audiences: &[String],
+        path: &str,
+    ) -> Option<(IssuerKind, &'static [&'static str])> {
+        if let Some(managed) = &spec.managed {
+            let managed = self.managed_issuer(managed, &spec.name, audiences, path);
+            return Some((IssuerKind::Managed(managed), &["at+jwt"]));
         }
-        if spec.fixed.is_some() {
-            self.mistakes
-                .add_unsupported(format!("{path}.static"), "a static issuer", "use a managed one");
-        }
+        let kind = if let Some(external) = &spec.external {
+            IssuerKind::External(external_issuer(external))
+        } else {
+            let jwks = spec.fixed.as_ref()?.jwks.config_map_key_ref.clone();
+            IssuerKind::Static(StaticIssuer { jwks })
+        };
+        Some((kind, &["at+jwt", "JWT"]))
     }
 
     fn managed_issuer(
@@ -206,6 +212,16 @@ impl Judge<'_> {
                 rules::CLIENT_AUDIENCES_NARROW_SAYS,
             ),
         }
+    }
+}
+
+fn external_issuer(spec: &ExternalIssuerSpec) -> ExternalIssuer {
+    let ca_bundle = spec.ca_bundle.as_ref();
+    ExternalIssuer {
+        jwks_uri: (!spec.jwks_uri.is_empty()).then(|| spec.jwks_uri.clone()),
+        algorithms: spec.algorithms.clone(),
+        ca_bundle: ca_bundle.map(|source| source.config_map_key_ref.clone()),
+        refresh_interval: parsed(&spec.refresh_interval),
     }
 }
 

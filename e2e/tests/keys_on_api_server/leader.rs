@@ -39,7 +39,13 @@ impl Leader {
         lease: LeaseState,
     ) -> Self {
         let health = Health::default();
-        let keys = KeyChains::new(client.clone(), roots.clone(), clock::system(), health.clone(), FetchRules::default());
+        let keys = KeyChains::new(
+            client.clone(),
+            roots.clone(),
+            clock::system(),
+            health.clone(),
+            FetchRules::default(),
+        );
         let knock_address = listener.local_addr().unwrap();
         let router = KnockPort::new(keys.clone(), lease).router();
         let shutdown = CancellationToken::new();

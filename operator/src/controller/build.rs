@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use servicechain_crds::ValidatedChain;
 use servicechain_crds::mistakes::Mistakes;
 use servicechain_crds::service_chain::pod::PodSettings;
-use servicechain_crds::validated::{Cache, Database, IssuerKind, ManagedDatabase};
+use servicechain_crds::validated::{Cache, Database, Issuer, IssuerKind, ManagedDatabase};
 use servicechain_keys::{ChainId, Digest, RootSecret, TrustAnchor, Workload};
 use zeroize::Zeroizing;
 
@@ -80,6 +80,7 @@ pub struct FoundClient {
 #[must_use]
 pub fn mistakes(chain: &ValidatedChain, settings: &Settings, majors: &BTreeMap<String, String>) -> Mistakes {
     let mut mistakes = Mistakes::new();
+    refuse_clear_text(chain, settings, &mut mistakes);
     for (index, service) in chain.services.iter().enumerate() {
         let Some(Database::Managed(database)) = &service.database else {
             continue;
@@ -98,6 +99,35 @@ pub fn mistakes(chain: &ValidatedChain, settings: &Settings, majors: &BTreeMap<S
         }
     }
     mistakes
+}
+
+/// Keys that anybody on the way can change are no keys.
+fn refuse_clear_text(chain: &ValidatedChain, settings: &Settings, mistakes: &mut Mistakes) {
+    if settings.fetch_rules.allow_http {
+        return;
+    }
+    for (index, issuer) in chain.issuers.iter().enumerate() {
+        let IssuerKind::External(external) = &issuer.kind else {
+            continue;
+        };
+        let uri = external.jwks_uri.as_deref().unwrap_or_default();
+        let url = if external.jwks_uri.is_none() {
+            issuer.url.as_str()
+        } else {
+            ""
+        };
+        for (field, url) in [("url", url), ("jwksURI", uri)] {
+            if url.starts_with("http://") {
+                mistakes.add(
+                    format!("spec.issuers[{index}].external.{field}"),
+                    format!(
+                        "{url:?} is fetched in clear text, so that anybody on the way can change its keys; use https, or run \
+                         the operator with --allow-http-issuers"
+                    ),
+                );
+            }
+        }
+    }
 }
 
 /// All objects of the chain, in which [`mistakes`] has found none.
@@ -163,7 +193,8 @@ impl<'a> Blueprint<'a> {
             Component::Gateway => Some(configuration::gateway(self.chain, &self.places())),
             Component::Issuer(name) => {
                 let clients = self.clients.get(name).map(Vec::as_slice).unwrap_or_default();
-                Some(configuration::issuer(self.chain.issuer(name)?, clients))
+                let issuer = self.chain.issuer(name)?;
+                Some(configuration::issuer(issuer, issuer.managed()?, clients))
             }
             Component::Service(name) => Some(configuration::service(self.chain, self.chain.service(name)?)),
             Component::Database { .. } | Component::Cache { .. } => None,
@@ -190,10 +221,10 @@ impl<'a> Blueprint<'a> {
     fn replicas(&self, component: Component<'_>) -> u32 {
         match component {
             Component::Gateway => self.chain.gateway.replicas,
-            Component::Issuer(name) => self.chain.issuer(name).map_or(0, |issuer| {
-                let IssuerKind::Managed(managed) = &issuer.kind;
-                managed.replicas
-            }),
+            Component::Issuer(name) => {
+                let managed = self.chain.issuer(name).and_then(Issuer::managed);
+                managed.map_or(0, |managed| managed.replicas)
+            }
             Component::Service(name) => self.chain.service(name).map_or(0, |service| service.replicas),
             Component::Database { .. } | Component::Cache { .. } => 1,
         }
@@ -203,10 +234,10 @@ impl<'a> Blueprint<'a> {
         let chain = self.chain;
         let own = match component {
             Component::Gateway => None,
-            Component::Issuer(name) => chain.issuer(name).map(|issuer| {
-                let IssuerKind::Managed(managed) = &issuer.kind;
-                &managed.pod
-            }),
+            Component::Issuer(name) => {
+                let managed = chain.issuer(name).and_then(Issuer::managed);
+                managed.map(|managed| &managed.pod)
+            }
             Component::Service(name) => chain.service(name).map(|service| &service.pod),
             Component::Database { service } => {
                 let database = chain

@@ -18,7 +18,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use servicechain_crds::ValidatedChain;
-use servicechain_crds::validated::IssuerKind;
 use servicechain_keys::Digest;
 
 use super::build::FoundClient;
@@ -152,8 +151,7 @@ impl Reader<'_> {
     ) -> Result<(BTreeMap<String, FoundClient>, KeysByName, BTreeSet<String>), ApiError> {
         let api = Api::<Secret>::namespaced(self.client.clone(), self.namespace);
         let mut names: BTreeSet<String> = store_secret_names(self.name, chain).collect();
-        for issuer in &chain.issuers {
-            let IssuerKind::Managed(managed) = &issuer.kind;
+        for (_, managed) in chain.managed_issuers() {
             names.extend(managed.clients.iter().map(|client| client.secret_name.clone()));
         }
         let reads: Vec<_> = names

@@ -4,6 +4,7 @@
 
 mod address;
 mod conditions;
+mod foreign_issuers;
 mod keys;
 mod parts;
 pub(crate) mod pods;
@@ -60,7 +61,7 @@ pub fn status(chain: &ServiceChain, pass: &Pass<'_>, now: Timestamp) -> ServiceC
         Some(validated) => {
             let parts = Parts::look(validated, pass, &keys);
             status.gateway = Some(parts.gateway(validated, pass));
-            status.issuers = parts.issuers(validated);
+            status.issuers = parts.issuers(validated, pass);
             status.services = parts.services(validated, pass);
             status.summary = Some(parts.summary(validated, &keys));
             verdicts(chain, pass, &parts, &keys, &before.conditions)

@@ -14,6 +14,8 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::evidence::Evidence;
+use super::external::{ExternalIssuers, FetchRules};
 use super::leader;
 use super::news::{KeyEvent, News};
 use super::place::{Cluster, Place, ROTATE_ANNOTATION};
@@ -21,7 +23,7 @@ use super::push::Messenger;
 use super::roots::OperatorRoots;
 use super::rounds::{POLL, Rounds};
 use super::state::KeyState;
-use super::witness::Witness;
+use super::witness::{Watched, Witness};
 use crate::clock::Clock;
 use crate::health::{Health, Pulse};
 
@@ -35,6 +37,7 @@ pub struct KeyChains(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    rules: FetchRules,
     roots: OperatorRoots,
     clock: Clock,
     health: Health,
@@ -61,13 +64,22 @@ pub(super) struct Seat {
     pub witness: Witness,
     pub messenger: Arc<Messenger>,
     pub woken: Arc<Notify>,
+    pub external: Arc<ExternalIssuers>,
+    pub evidence: Arc<Evidence>,
 }
 
 impl KeyChains {
-    /// `client` writes bundles; `health` is told of every loop.
+    /// `client` writes bundles; `health` is told of every loop; `rules` are for fetches of external issuers' keys.
     #[must_use]
-    pub fn new(client: Client, roots: OperatorRoots, clock: Clock, health: Health) -> Self {
+    pub fn new(
+        client: Client,
+        roots: OperatorRoots,
+        clock: Clock,
+        health: Health,
+        rules: FetchRules,
+    ) -> Self {
         Self(Arc::new(Shared {
+            rules,
             client,
             roots,
             clock,
@@ -164,7 +176,10 @@ impl Shared {
     }
 
     fn start(&self, chain: &ServiceChain, order: Order) -> Option<Tracked> {
-        let cluster = Cluster::new(self.client.clone(), chain)?;
+        let woken = Arc::new(Notify::new());
+        let external = ExternalIssuers::new(self.rules.clone(), Arc::clone(&self.clock), Arc::clone(&woken));
+        let external = Arc::new(external);
+        let cluster = Cluster::new(self.client.clone(), chain, Arc::clone(&external))?;
         let roots = self.roots.of(cluster.chain().clone());
         let mut leader = leader(
             roots,
@@ -178,14 +193,16 @@ impl Shared {
             chain.name_any()
         );
         let pulse = Arc::new(self.health.expect(what, STUCK_AFTER));
-        let (woken, shutdown) = (Arc::new(Notify::new()), CancellationToken::new());
+        let shutdown = CancellationToken::new();
         let tracked = Tracked {
             order,
             state: leader.state.subscribe(),
             seat: Arc::new(Seat {
-                witness: Witness::new(cluster, Arc::clone(&leader.evidence)),
+                witness: Witness::new(Watched::Cluster(Box::new(cluster)), Arc::clone(&leader.evidence)),
                 messenger: Arc::clone(&leader.messenger),
                 woken: Arc::clone(&woken),
+                external,
+                evidence: Arc::clone(&leader.evidence),
             }),
             shutdown: shutdown.clone(),
             _pulse: Arc::clone(&pulse),
@@ -200,6 +217,15 @@ impl Shared {
         while tasks.try_join_next().is_some() {}
         tasks.spawn(rounds.run());
         Some(tracked)
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Seat")
+            .field("external", &self.external)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use servicechain_keys::HeldBundle;
 use servicechain_keys::rotation::Memory;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(super) struct Evidence {
     /// The rounds' monotonic clock counts from here.
     pub started: Instant,
     known: Mutex<Known>,
+    /// When the newest round began to read what is asked for that decided about it and wrote what followed.
+    pub decided: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +29,17 @@ impl Evidence {
         Arc::new(Self {
             started: Instant::now(),
             known: Mutex::default(),
+            decided: watch::Sender::default(),
         })
+    }
+
+    /// Returns once a round has taken in what was known at `then`.
+    pub(super) async fn decided_after(&self, then: Instant) {
+        let mut decided = self.decided.subscribe();
+        // The sender lives as long as `self`.
+        let _ = decided
+            .wait_for(|decided| decided.is_some_and(|decided| decided > then))
+            .await;
     }
 
     /// Never held across an await.

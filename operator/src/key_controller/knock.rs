@@ -19,11 +19,12 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use servicechain_keys::knock::MAX_KNOCK_BYTES;
 use servicechain_keys::wire::{KNOCK_PATH, MAC};
-use servicechain_keys::{AckKey, Knock, KnockAnswer, Mac};
+use servicechain_keys::{AckKey, ChainId, Fetched, Knock, KnockAnswer, KnockReason, Mac};
 use tokio::time::Instant;
 
 use super::chain_of;
 use super::chains::{KeyChains, Seat};
+use super::roots::Roots;
 use super::witness::{NotYet, Witnessed};
 use crate::lease::LeaseState;
 use limits::Limits;
@@ -42,9 +43,19 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub struct KnockPort(Arc<Shared>);
 
 struct Shared {
-    chains: KeyChains,
+    chains: Chains,
     lease: LeaseState,
     limits: Limits,
+}
+
+/// Whose chains' verifiers knock here.
+enum Chains {
+    OfCluster(KeyChains),
+    /// The one chain of this machine.
+    One {
+        roots: Roots,
+        seat: Arc<Seat>,
+    },
 }
 
 /// Why a knock has no sealed answer.
@@ -70,6 +81,15 @@ enum NoAnswer {
 impl KnockPort {
     #[must_use]
     pub fn new(chains: KeyChains, lease: LeaseState) -> Self {
+        Self::of(Chains::OfCluster(chains), lease)
+    }
+
+    /// For the one chain of this machine, which nobody else leads.
+    pub(super) fn local(roots: Roots, seat: Arc<Seat>) -> Self {
+        Self::of(Chains::One { roots, seat }, LeaseState::always_held())
+    }
+
+    fn of(chains: Chains, lease: LeaseState) -> Self {
         Self(Arc::new(Shared {
             chains,
             lease,
@@ -82,7 +102,8 @@ impl KnockPort {
         Router::new().route(KNOCK_PATH, post(knock)).with_state(self)
     }
 
-    async fn answer(&self, knock: &Knock, key: &AckKey) -> Result<Response, NoAnswer> {
+    async fn answer(&self, knock: &Knock, roots: Roots) -> Result<Response, NoAnswer> {
+        let key = &roots.ack_key(&knock.workload);
         let Shared {
             chains,
             lease,
@@ -92,22 +113,32 @@ impl KnockPort {
             return Err(NoAnswer::TooOften);
         }
         if !lease.is_surely_held() {
-            return seal(knock, key, None, lease.leader_address());
+            return seal(knock, key, &not_the_leader(lease));
         }
         let _place = limits.take_place().ok_or(NoAnswer::Busy)?;
         let chain = knock.chain.as_str();
-        let (seat, witnessed) = tokio::time::timeout(ANSWER_TIMEOUT, testify(chains, knock))
+        let answered = async {
+            let fetched = fetched(chains, knock).await;
+            let (seat, witnessed) = testify(chains, knock).await?;
+            Ok((fetched, seat, witnessed))
+        };
+        let (fetched, seat, witnessed) = tokio::time::timeout(ANSWER_TIMEOUT, answered)
             .await
             .unwrap_or(Err(NoAnswer::NotYet))?;
         // Somebody else may have begun to lead while this one read.
         if !lease.is_surely_held() {
-            return seal(knock, key, None, lease.leader_address());
+            return seal(knock, key, &not_the_leader(lease));
         }
         let newest = witnessed.newest.generation();
         tracing::debug!(chain, pod = witnessed.pod.name, held = %knock.generation, %newest, "knock");
-        let response = seal(knock, key, Some(newest), None)?;
+        let word = KnockAnswer {
+            generation: Some(newest),
+            fetched,
+            leader: None,
+        };
+        let response = seal(knock, key, &word)?;
         if knock.generation < newest {
-            push(&seat, chains, knock, witnessed);
+            push(&seat, roots, witnessed);
         }
         seat.woken.notify_one();
         Ok(response)
@@ -128,25 +159,54 @@ async fn knock(State(port): State<KnockPort>, headers: HeaderMap, body: Body) ->
             }
         })?
         .to_bytes();
-    let (knock, key) = authentic(&port, &headers, &body).ok_or(NoAnswer::NotAuthentic)?;
-    port.answer(&knock, &key).await
+    let (knock, roots) = authentic(&port, &headers, &body).ok_or(NoAnswer::NotAuthentic)?;
+    port.answer(&knock, roots).await
 }
 
 /// The MAC is checked before the chain or the pod is looked for: both are a stranger's word until then.
-fn authentic(port: &KnockPort, headers: &HeaderMap, body: &Bytes) -> Option<(Knock, AckKey)> {
+fn authentic(port: &KnockPort, headers: &HeaderMap, body: &Bytes) -> Option<(Knock, Roots)> {
     let mac: Mac = headers.get(MAC)?.to_str().ok()?.parse().ok()?;
     let claimed = Knock::claimed(body).ok()?;
-    let roots = port.0.chains.roots().of(claimed.chain);
+    let roots = port.0.chains.roots_of(claimed.chain)?;
     let key = roots.ack_key(&claimed.workload);
     let knock = Knock::open(body, &mac, &key).ok()?;
-    Some((knock, key))
+    Some((knock, roots))
+}
+
+impl Chains {
+    fn roots_of(&self, chain: ChainId) -> Option<Roots> {
+        match self {
+            Self::OfCluster(chains) => Some(chains.roots().of(chain)),
+            Self::One { roots, .. } => (roots.chain == chain).then(|| roots.clone()),
+        }
+    }
+
+    fn seat(&self, chain: &ChainId) -> Option<Arc<Seat>> {
+        match self {
+            Self::OfCluster(chains) => chains.seat(chain.as_str()),
+            Self::One { seat, .. } => Some(Arc::clone(seat)),
+        }
+    }
+}
+
+/// What a fetch begun after the knock brought, once the newest bundle was decided with it: a verifier takes the newest
+/// generation for the issuer's word.
+async fn fetched(chains: &Chains, knock: &Knock) -> Option<Fetched> {
+    let issuer = knock.issuer.as_deref();
+    let issuer = issuer.filter(|_| knock.reason == KnockReason::UnknownKid)?;
+    let seat = chains.seat(&knock.chain)?;
+    let word = seat.external.ask(issuer).await?;
+    if let (Fetched::New | Fetched::Same, Some(then)) = (word.fetched, word.decided_after) {
+        seat.evidence.decided_after(then).await;
+    }
+    Some(word.fetched)
 }
 
 /// Looks until the knock can be answered, or for ever.
-async fn testify(chains: &KeyChains, knock: &Knock) -> Result<(Arc<Seat>, Witnessed), NoAnswer> {
+async fn testify(chains: &Chains, knock: &Knock) -> Result<(Arc<Seat>, Witnessed), NoAnswer> {
     let begun = Instant::now();
     loop {
-        if let Some(seat) = chains.seat(knock.chain.as_str()) {
+        if let Some(seat) = chains.seat(&knock.chain) {
             match seat.witness.testify(&knock.pod, &knock.workload).await {
                 Ok(witnessed) => return Ok((seat, witnessed)),
                 Err(not_yet) => {
@@ -167,8 +227,7 @@ async fn testify(chains: &KeyChains, knock: &Knock) -> Result<(Arc<Seat>, Witnes
 }
 
 /// The pod waits for what it was told of. The round that follows asks everybody, and may take longer than it waits.
-fn push(seat: &Arc<Seat>, chains: &KeyChains, knock: &Knock, witnessed: Witnessed) {
-    let roots = chains.roots().of(knock.chain.clone());
+fn push(seat: &Arc<Seat>, roots: Roots, witnessed: Witnessed) {
     let seat = Arc::clone(seat);
     tokio::spawn(async move {
         let Witnessed { newest, pod } = witnessed;
@@ -180,17 +239,15 @@ fn push(seat: &Arc<Seat>, chains: &KeyChains, knock: &Knock, witnessed: Witnesse
     });
 }
 
-fn seal(
-    knock: &Knock,
-    key: &AckKey,
-    generation: Option<servicechain_keys::Generation>,
-    leader: Option<String>,
-) -> Result<Response, NoAnswer> {
-    let answer = KnockAnswer {
-        generation,
+fn not_the_leader(lease: &LeaseState) -> KnockAnswer {
+    KnockAnswer {
+        generation: None,
         fetched: None,
-        leader,
-    };
+        leader: lease.leader_address(),
+    }
+}
+
+fn seal(knock: &Knock, key: &AckKey, answer: &KnockAnswer) -> Result<Response, NoAnswer> {
     let sealed = answer
         .seal(key, &knock.nonce, &knock.pod)
         .map_err(|_| NoAnswer::Seal)?;
@@ -203,11 +260,9 @@ fn seal(
 
 impl fmt::Debug for KnockPort {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { chains, lease, .. } = &*self.0;
-        let mut shown = formatter.debug_struct("KnockPort");
-        shown
-            .field("chains", chains)
-            .field("lease", lease)
+        formatter
+            .debug_struct("KnockPort")
+            .field("lease", &self.0.lease)
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! What the rounds of all chains tell the rest of the operator: whose state changed, and what happened to keys. Nothing
 //! is kept for somebody who does not listen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{Stream, stream};
@@ -9,6 +9,8 @@ use kube::runtime::reflector::ObjectRef;
 use servicechain_crds::ServiceChain;
 use servicechain_keys::rotation::Event;
 use tokio::sync::{Notify, broadcast};
+
+use super::state::IssuerStanding;
 
 /// Most events that a slow listener may be behind; older ones are in the log.
 const EVENTS: usize = 256;
@@ -57,6 +59,38 @@ impl News {
             ),
             message: event.to_string(),
         });
+    }
+
+    /// Says what is wrong with issuers that the chain does not run, where that was not so before.
+    pub(super) fn tell_of_issuers(
+        &self,
+        chain: &ObjectRef<ServiceChain>,
+        before: &BTreeMap<String, IssuerStanding>,
+        now: &BTreeMap<String, IssuerStanding>,
+    ) {
+        for (name, standing) in now {
+            let before = before.get(name).cloned().unwrap_or_default();
+            let problem = standing
+                .problem
+                .iter()
+                .filter(|_| before.problem != standing.problem);
+            let problems = problem.map(|problem| ("KeysNotRead", problem.says()));
+            let refused = standing
+                .refused
+                .iter()
+                .filter(|refused| !before.refused.contains(refused));
+            let refused = refused.map(|refused| ("KeyLeftOut", refused.as_str()));
+            for (reason, says) in problems.chain(refused) {
+                // Nobody may be listening.
+                let _ = self.events.send(KeyEvent {
+                    chain: chain.clone(),
+                    reason,
+                    // An encryption key beside the others is as it should be.
+                    is_warning: reason == "KeysNotRead",
+                    message: format!("issuer {name}: {says}"),
+                });
+            }
+        }
     }
 
     pub(super) fn events(&self) -> broadcast::Receiver<KeyEvent> {

@@ -1,22 +1,26 @@
 //! Where the rounds of one chain find its bundle, what it asks for and its pods: on this machine, or in Kubernetes. It
 //! must not decide anything.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, ResourceExt as _};
-use servicechain_crds::{Revocation, ServiceChain};
+use servicechain_crds::{Revocation, ServiceChain, ValidatedChain};
 use servicechain_keys::rotation::Desired;
 use servicechain_keys::{ChainId, NumericDate};
 use tokio::sync::watch;
 
-use super::Pod;
 use super::bundle_file::BundleFile;
 use super::config_map_store::ConfigMapStore;
 use super::desired::desired;
+use super::external::ExternalIssuers;
+use super::foreign::{self, Foreign};
 use super::pod_list::PodList;
 use super::revocations::{self, date};
+use super::state::IssuerStanding;
+use super::{Pod, chain_of};
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::controller::accepted;
 use crate::object_names::bundle_config_map;
@@ -66,10 +70,10 @@ pub enum PlaceError {
     Unclaimed,
 }
 
-/// What the chain asks of its keys, read just now.
+/// What the chain asks of its keys, read just now; and how issuers stand that are not its own.
 #[derive(Clone, Debug)]
 pub(super) enum Wish {
-    This(Box<Desired>),
+    This(Box<Desired>, BTreeMap<String, IssuerStanding>),
     /// No spec of it was ever accepted: what is published stays as it is.
     Nothing,
     /// There is no such chain any more, or it is being deleted.
@@ -85,6 +89,7 @@ pub(super) struct Local {
     pub store: BundleFile,
     pub desired: watch::Receiver<Desired>,
     pub pods: watch::Receiver<Vec<Pod>>,
+    pub external: Arc<ExternalIssuers>,
 }
 
 /// One chain in Kubernetes. Every reading is the API server's own, never a cache's (ADR 3).
@@ -96,6 +101,7 @@ pub(super) struct Cluster {
     name: String,
     store: ConfigMapStore,
     pods: PodList,
+    external: Arc<ExternalIssuers>,
 }
 
 impl Place {
@@ -122,7 +128,11 @@ impl Place {
 
     pub(super) async fn wish(&mut self) -> Result<Wish, PlaceError> {
         match self {
-            Self::Local(local) => Ok(Wish::This(Box::new(local.desired.borrow_and_update().clone()))),
+            Self::Local(local) => {
+                let mut desired = Box::new(local.desired.borrow_and_update().clone());
+                local.external.fill(&mut desired);
+                Ok(Wish::This(desired, local.external.standings()))
+            }
             Self::Cluster(cluster) => Ok(cluster.wish().await?),
         }
     }
@@ -149,7 +159,7 @@ impl Place {
 
 impl Cluster {
     /// None for an object that the API server never stored.
-    pub(super) fn new(client: Client, chain: &ServiceChain) -> Option<Self> {
+    pub(super) fn new(client: Client, chain: &ServiceChain, external: Arc<ExternalIssuers>) -> Option<Self> {
         let id = ChainId::new(chain.uid()?).ok()?;
         let (namespace, name) = (chain.namespace()?, chain.name_any());
         let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
@@ -162,6 +172,7 @@ impl Cluster {
             name,
             store,
             pods,
+            external,
         })
     }
 
@@ -190,8 +201,38 @@ impl Cluster {
             return Ok(Wish::Nothing);
         };
         let revocations = revocations::entries(&self.revocations().await?, spec);
-        let wish = desired(spec, self.chain.clone(), revocations, self.rotate_before(&object));
-        Ok(Wish::This(Box::new(wish)))
+        let foreign = self.foreign(spec).await;
+        let rotate_before = self.rotate_before(&object);
+        let mut wish = desired(
+            spec,
+            self.chain.clone(),
+            revocations,
+            rotate_before,
+            &foreign.given,
+        );
+        self.external.follow(foreign.sources, foreign.standings);
+        self.external.fill(&mut wish);
+        Ok(Wish::This(Box::new(wish), self.external.standings()))
+    }
+
+    /// A `ConfigMap` that cannot be read is its issuer's trouble, and no other's.
+    async fn foreign(&self, spec: &ValidatedChain) -> Foreign {
+        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace);
+        let mut found = BTreeMap::new();
+        for name in foreign::config_maps(spec) {
+            let what = format!("cannot read ConfigMap {name}");
+            let map = within(READ_TIMEOUT, what, maps.get_opt(&name)).await;
+            let map = map.map_err(|error| chain_of(&error));
+            found.insert(name, map.map(|map| map.map(|map| map.data.unwrap_or_default())));
+        }
+        Foreign::new(spec, |key| match found.get(&key.name) {
+            Some(Ok(Some(data))) => data
+                .get(&key.key)
+                .cloned()
+                .ok_or_else(|| foreign::missing(key, true)),
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(None)) | None => Err(foreign::missing(key, false)),
+        })
     }
 
     async fn revocations(&self) -> Result<Vec<Revocation>, ApiError> {

@@ -100,6 +100,7 @@ impl Leader {
             laggards,
             entries: newest.map(entries).unwrap_or_default(),
             pods,
+            issuers: self.issuers.clone(),
             is_settled,
             in_sync: is_settled && !was_written && standing.acknowledged == standing.verifiers,
             problem: None,

@@ -22,6 +22,8 @@ pub struct KeyState {
     /// Every pod that may hold a newer bundle was heard since somebody else changed the stored one. Until then nothing is
     /// published, and no knock is answered.
     pub is_settled: bool,
+    /// Issuers whose keys come from elsewhere, by name.
+    pub issuers: BTreeMap<String, IssuerStanding>,
     /// Every counted pod holds the newest bundle, and nothing is left to be decided.
     pub in_sync: bool,
     /// Why the last round brought nothing, as a sentence.
@@ -29,6 +31,34 @@ pub struct KeyState {
     /// By how many seconds the clock of a pod is ahead of the operator's, as it was last heard. Nobody is told of a
     /// change of it alone.
     pub clock_offsets: BTreeMap<PodId, i64>,
+}
+
+/// How an issuer stands whose keys are fetched or given. Nothing in it is what somebody else wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IssuerStanding {
+    /// Why there is no newer answer than the one that is known. Its keys stay.
+    pub problem: Option<IssuerProblem>,
+    /// Keys that were left out, a sentence each.
+    pub refused: Vec<String>,
+}
+
+/// Each says the end of a sentence about the issuer; what is after its last semicolon is what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuerProblem {
+    /// A `ConfigMap` that the issuer names, or the key in it, is not there.
+    MissingConfigMap(String),
+    NotFetched(String),
+    /// The key set that is given is none.
+    Unusable(String),
+}
+
+impl IssuerProblem {
+    #[must_use]
+    pub fn says(&self) -> &str {
+        match self {
+            Self::MissingConfigMap(says) | Self::NotFetched(says) | Self::Unusable(says) => says,
+        }
+    }
 }
 
 /// A counted pod that does not hold the newest bundle.

@@ -13,6 +13,7 @@ use servicechain_keys::rotation::{
 };
 use servicechain_keys::{Algorithm, HeldBundle, NumericDate, PodId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::evidence::Evidence;
 use super::news::News;
@@ -20,7 +21,7 @@ use super::place::{Claim, Place, PlaceError, Stored, Wish};
 use super::publish::{RoundError, publish};
 use super::push::{Messenger, ReadBundle};
 use super::roots::Roots;
-use super::state::KeyState;
+use super::state::{IssuerStanding, KeyState};
 use super::{Pod, chain_of};
 use crate::clock::Clock;
 
@@ -54,6 +55,8 @@ pub(super) struct Leader {
     /// What the last round had to say: it is not said again.
     pub told: Vec<Event>,
     pub last_answers: usize,
+    /// How issuers stand that are not the chain's own.
+    pub issuers: BTreeMap<String, IssuerStanding>,
 }
 
 /// What asking everybody brought.
@@ -70,8 +73,12 @@ impl Leader {
         let stored = self.place.read().await?;
         let config_map = self.take_in(stored.as_ref())?;
         // Read after the bundle, and each by itself: an older reading could undo what the bundle says.
+        let asked_at = Instant::now();
         let desired = match self.place.wish().await? {
-            Wish::This(desired) => Some(desired),
+            Wish::This(desired, issuers) => {
+                self.hear_of(issuers);
+                Some(desired)
+            }
             Wish::Nothing => None,
             Wish::Gone => return Ok(After::Gone),
         };
@@ -91,12 +98,15 @@ impl Leader {
             answers: &asked.answers,
             pods: &listed,
         };
-        let decision = {
+        let (decision, is_decided) = {
             let memory = &mut self.evidence.lock().memory;
             memory.note(base, &round);
-            desired.map_or_else(Decision::default, |desired| {
+            let is_decided =
+                desired.is_some() && memory.is_settled() && base.is_none_or(|base| base.in_config_map);
+            let decision = desired.map_or_else(Decision::default, |desired| {
                 decide(base, &desired, memory, &round)
-            })
+            });
+            (decision, is_decided)
         };
         let written = self
             .write(stored, config_map.as_ref(), base, &asked, &decision)
@@ -105,6 +115,9 @@ impl Leader {
             return Ok(After::Moved);
         }
         let written = written?;
+        if is_decided {
+            self.evidence.decided.send_replace(Some(asked_at));
+        }
         self.tell(decision.events);
         let newest = written.as_ref().or(config_map.as_ref());
         let in_sync = self.show(newest, &pods, &round, written.is_some());
@@ -115,6 +128,13 @@ impl Leader {
             (false, true) => After::Moved,
             (false, false) => After::Waiting,
         })
+    }
+
+    fn hear_of(&mut self, issuers: BTreeMap<String, IssuerStanding>) {
+        if let Some((chain, news)) = &self.audience {
+            news.tell_of_issuers(chain, &self.issuers, &issuers);
+        }
+        self.issuers = issuers;
     }
 
     /// What holds no authentic bundle counts for nothing, and is written over if it is ours.

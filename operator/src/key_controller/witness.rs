@@ -5,18 +5,28 @@
 use std::sync::Arc;
 
 use servicechain_keys::{HeldBundle, PodId, Workload};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::Pod;
+use super::bundle_file::BundleFile;
 use super::evidence::Evidence;
-use super::place::Cluster;
-use crate::api_client::ApiError;
+use super::place::{Cluster, PlaceError};
 
 pub(super) struct Witness {
-    cluster: Cluster,
+    watched: Watched,
     evidence: Arc<Evidence>,
     last: Mutex<Option<Arc<Reading>>>,
+}
+
+/// What is read.
+pub(super) enum Watched {
+    Cluster(Box<Cluster>),
+    /// The file and the pods of this machine.
+    Local {
+        store: BundleFile,
+        pods: watch::Receiver<Vec<Pod>>,
+    },
 }
 
 struct Reading {
@@ -35,8 +45,8 @@ pub(super) struct Witnessed {
 /// Why a knock is not answered yet.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotYet {
-    #[error("the API server cannot be asked")]
-    Api(#[from] ApiError),
+    #[error("what is so now cannot be read")]
+    Place(#[from] PlaceError),
     #[error("the API server does not show that this pod of that workload runs")]
     NotListed,
     #[error("the pod was silent for so long that no key waits for it; it is asked again")]
@@ -46,9 +56,9 @@ pub(super) enum NotYet {
 }
 
 impl Witness {
-    pub(super) fn new(cluster: Cluster, evidence: Arc<Evidence>) -> Self {
+    pub(super) fn new(watched: Watched, evidence: Arc<Evidence>) -> Self {
         Self {
-            cluster,
+            watched,
             evidence,
             last: Mutex::default(),
         }
@@ -75,13 +85,20 @@ impl Witness {
     }
 
     /// One at a time: who waits meanwhile came before the next one begins, and takes that.
-    async fn read_after(&self, arrived: Instant) -> Result<Arc<Reading>, ApiError> {
+    async fn read_after(&self, arrived: Instant) -> Result<Arc<Reading>, PlaceError> {
         let mut last = self.last.lock().await;
         if let Some(reading) = last.as_ref().filter(|reading| reading.begun >= arrived) {
             return Ok(Arc::clone(reading));
         }
         let begun = Instant::now();
-        let (version, pods) = tokio::try_join!(self.cluster.store().version(), self.cluster.pods().list())?;
+        let (version, pods) = match &self.watched {
+            Watched::Cluster(cluster) => tokio::try_join!(cluster.store().version(), cluster.pods().list())?,
+            Watched::Local { store, pods } => {
+                let store = store.clone();
+                let stored = tokio::task::spawn_blocking(move || store.read()).await??;
+                (stored.map(|stored| stored.version), pods.borrow().clone())
+            }
+        };
         let reading = Arc::new(Reading { begun, version, pods });
         *last = Some(Arc::clone(&reading));
         Ok(reading)

@@ -10,6 +10,7 @@ use servicechain_keys::{ChainId, RootSecret, TrustKey};
 use servicechain_operator::config::{Images, Settings};
 use servicechain_operator::controller::build::{FoundClient, Given, build};
 use servicechain_operator::controller::resources::{Object, Prepared, Resources};
+use servicechain_operator::key_controller::external::FetchRules;
 use zeroize::Zeroizing;
 
 pub(crate) const SHOP: &str = include_str!("../../../examples/shop.yaml");
@@ -62,6 +63,7 @@ pub(crate) fn settings() -> Settings {
         operator_namespace: "servicechain-system".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         node_port_urls: BTreeMap::new(),
+        fetch_rules: FetchRules::default(),
     }
 }
 

@@ -16,6 +16,7 @@ use servicechain_operator::controller::observed::Observed;
 use servicechain_operator::controller::rollout::Held;
 use servicechain_operator::controller::status::{Pass, status};
 use servicechain_operator::key_controller::KeyState;
+use servicechain_operator::key_controller::external::FetchRules;
 use servicechain_operator::key_controller::state::KeyEntry;
 use servicechain_operator::object_names::{Component, components, object, store_secret};
 
@@ -281,6 +282,7 @@ pub(crate) fn settings() -> Settings {
         operator_namespace: "ops".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         node_port_urls: BTreeMap::from([(30_080, "http://127.0.0.1:8080".to_owned())]),
+        fetch_rules: FetchRules::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use servicechain_crds::ValidatedChain;
 use servicechain_crds::duration;
-use servicechain_crds::validated::{ISSUER_PATHS, Issuer, IssuerKind, Route, RouteTarget, Service};
+use servicechain_crds::validated::{ISSUER_PATHS, Issuer, ManagedIssuer, Route, RouteTarget, Service};
 
 /// Where the parts of a chain are reached: origins, such as `http://shop-a.shop.svc:8080`.
 pub trait Places {
@@ -56,8 +56,7 @@ pub fn service(chain: &ValidatedChain, service: &Service) -> String {
 
 /// Clients without a secret among `secrets` are left out: nobody could be told apart from them.
 #[must_use]
-pub fn issuer(issuer: &Issuer, secrets: &[ClientSecret]) -> String {
-    let IssuerKind::Managed(managed) = &issuer.kind;
+pub fn issuer(issuer: &Issuer, managed: &ManagedIssuer, secrets: &[ClientSecret]) -> String {
     let clients = managed.clients.iter().filter_map(|client| {
         let secret = secrets.iter().find(|secret| secret.client == client.id)?;
         Some(json!({

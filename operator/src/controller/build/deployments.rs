@@ -29,9 +29,8 @@ const UID: i64 = 65532;
 pub(super) fn deployments(blueprint: &Blueprint<'_>) -> Vec<Deployment> {
     let issuers = blueprint
         .chain
-        .issuers
-        .iter()
-        .map(|issuer| Component::Issuer(&issuer.name));
+        .managed_issuers()
+        .map(|(issuer, _)| Component::Issuer(&issuer.name));
     let mut services: Vec<_> = blueprint
         .chain
         .services

@@ -55,9 +55,9 @@ fn of_verifier(blueprint: &Blueprint<'_>, component: Component<'_>) -> Vec<EnvVa
     };
     let anchors: Vec<_> = blueprint.anchors.iter().map(ToString::to_string).collect();
     let places = blueprint.places();
-    let issuers = chain.issuers.iter();
+    let issuers = chain.managed_issuers();
     let issuers: Vec<_> = issuers
-        .map(|issuer| format!("{}={}", issuer.name, places.issuer_keys(&issuer.name)))
+        .map(|(issuer, _)| format!("{}={}", issuer.name, places.issuer_keys(&issuer.name)))
         .collect();
     let distribution = &chain.key_distribution;
     let unconfirmed = match distribution.unconfirmed_start {

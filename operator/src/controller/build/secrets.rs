@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use servicechain_crds::ValidatedChain;
 use servicechain_crds::service_chain::stores::DeletionPolicy;
-use servicechain_crds::validated::{Cache, Client, Issuer, IssuerKind};
+use servicechain_crds::validated::{Cache, Client, Issuer, ManagedIssuer};
 use servicechain_keys::{Digest, Workload};
 use zeroize::Zeroizing;
 
@@ -29,8 +29,7 @@ pub(super) fn clients<'a>(
     chain: &'a ValidatedChain,
     given: &Given<'_>,
 ) -> BTreeMap<&'a str, Vec<ClientSecret>> {
-    let of_issuer = |issuer: &'a Issuer| {
-        let IssuerKind::Managed(managed) = &issuer.kind;
+    let of_issuer = |(issuer, managed): (&'a Issuer, &'a ManagedIssuer)| {
         let known = managed.clients.iter().filter_map(|client| {
             let sha256 = match given.client_secrets.get(&client.secret_name) {
                 Some(found) if found.id == client.id => found.sha256.clone(),
@@ -45,7 +44,7 @@ pub(super) fn clients<'a>(
         });
         (issuer.name.as_str(), known.collect())
     };
-    chain.issuers.iter().map(of_issuer).collect()
+    chain.managed_issuers().map(of_issuer).collect()
 }
 
 /// What is derived or written anew at every pass.
@@ -82,8 +81,7 @@ fn passwords_with_another_owner(blueprint: &Blueprint<'_>, given: &Given<'_>) ->
 /// What is chosen once, where it does not exist.
 pub(super) fn created_once(blueprint: &Blueprint<'_>, given: &mut Given<'_>) -> Vec<Secret> {
     let mut all = Vec::new();
-    for issuer in &blueprint.chain.issuers {
-        let IssuerKind::Managed(managed) = &issuer.kind;
+    for (issuer, managed) in blueprint.chain.managed_issuers() {
         let made = managed.clients.iter().filter(|client| !client.secret_is_given);
         for client in made.filter(|client| !given.client_secrets.contains_key(&client.secret_name)) {
             let metadata = owned(

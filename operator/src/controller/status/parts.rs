@@ -13,7 +13,7 @@ use super::conditions::{Part, lines};
 use super::keys::{self, Keys};
 use super::reason::{Reason, Trouble};
 use super::workloads::Workload;
-use super::{Pass, address, stores, writes};
+use super::{Pass, address, foreign_issuers, stores, writes};
 use crate::controller::observed::Observed;
 use crate::object_names::{Component, components, object, store_secret};
 
@@ -48,6 +48,10 @@ impl<'a> Parts<'a> {
                 }
                 None => elsewhere.push(unwritten.trouble),
             }
+        }
+        for issuer in chain.issuers.iter().filter(|issuer| issuer.managed().is_none()) {
+            let part = foreign_issuers::part(issuer, keys, pass.keys);
+            parts.insert(Component::Issuer(&issuer.name), part);
         }
         for part in parts.values_mut() {
             part.troubles.sort_unstable();
@@ -90,9 +94,12 @@ impl<'a> Parts<'a> {
         }
     }
 
-    pub(crate) fn issuers(&self, chain: &'a ValidatedChain) -> Vec<IssuerStatus> {
+    pub(crate) fn issuers(&self, chain: &'a ValidatedChain, pass: &Pass<'_>) -> Vec<IssuerStatus> {
         let issuer = |issuer: &'a Issuer| {
             let component = Component::Issuer(&issuer.name);
+            if issuer.managed().is_none() {
+                return self.foreign_issuer(issuer, pass);
+            }
             let workload = self.workloads.get(&component).cloned().unwrap_or_default();
             let part = self.by_component.get(&component);
             let in_the_way = part.and_then(|part| {
@@ -112,6 +119,21 @@ impl<'a> Parts<'a> {
             }
         };
         chain.issuers.iter().map(issuer).collect()
+    }
+
+    /// It has no pods.
+    fn foreign_issuer(&self, issuer: &'a Issuer, pass: &Pass<'_>) -> IssuerStatus {
+        let part = self.by_component.get(&Component::Issuer(&issuer.name));
+        let standing = pass.keys.and_then(|keys| keys.issuers.get(&issuer.name));
+        let messages = foreign_issuers::messages(part, standing);
+        IssuerStatus {
+            name: issuer.name.clone(),
+            url: issuer.url.clone(),
+            ready: None,
+            desired: None,
+            state: foreign_issuers::state(issuer, part).to_owned(),
+            message: lines(messages.iter().map(String::as_str)),
+        }
     }
 
     pub(crate) fn services(&self, chain: &'a ValidatedChain, pass: &Pass<'_>) -> Vec<ServiceStatus> {

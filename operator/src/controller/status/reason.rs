@@ -86,6 +86,10 @@ reasons! {
     /// A container is ended because it takes more memory than it may.
     OutOfMemory,
     ContainerCrashes,
+    /// The keys of an external issuer are not fetched.
+    KeysNotFetched,
+    /// The key set that is given for a static issuer is none.
+    KeySetUnusable,
     /// An issuer has no key to sign with.
     NoActiveKey,
     /// Fewer pods are ready than there should be.
@@ -98,6 +102,8 @@ reasons! {
     Laggards,
     /// The chain's first bundle is not written.
     NoBundleYet,
+    /// No key of an external issuer is known, and nothing is known to be wrong.
+    NoKeysYet,
     /// The newest keys are on their way.
     Distributing,
     PodsStarting,

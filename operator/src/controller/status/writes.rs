@@ -1,7 +1,7 @@
 //! What the API server would not do, by the component that it concerns, and the Secrets of users that are not there. It
 //! must not know conditions.
 
-use servicechain_crds::validated::{Client, Issuer, IssuerKind};
+use servicechain_crds::validated::{Client, Issuer};
 
 use super::reason::{Reason, Trouble};
 use super::words::quote;
@@ -41,8 +41,8 @@ pub(crate) fn unwritten<'a>(
 
 /// Clients whose Secret is not there, lacks a key, or is another client's: their issuer does not know them.
 pub(crate) fn of_clients(issuer: &Issuer, observed: &Observed) -> Vec<Trouble> {
-    let IssuerKind::Managed(managed) = &issuer.kind;
-    let clients = managed.clients.iter();
+    let clients = issuer.managed().map(|managed| &managed.clients);
+    let clients = clients.into_iter().flatten();
     clients
         .filter_map(|client| of_client(&issuer.name, client, observed))
         .collect()

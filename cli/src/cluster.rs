@@ -49,8 +49,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Asks nothing yet.
-    pub(crate) fn connect_to(config: Config, namespace: Option<String>) -> Result<Self, Failure> {
+    pub(crate) async fn find(place: &Place) -> Result<Self, Failure> {
+        let mut config = config(place).await?;
+        config.connect_timeout = Some(CONNECT_WITHIN);
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let namespace = place.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| {
             Failure::BadInput(format!(
@@ -63,12 +66,6 @@ impl Cluster {
             server,
             namespace,
         })
-    }
-
-    pub(crate) async fn find(place: &Place) -> Result<Self, Failure> {
-        let mut config = config(place).await?;
-        config.connect_timeout = Some(CONNECT_WITHIN);
-        Self::connect_to(config, place.namespace.clone())
     }
 
     /// Objects of one kind in the namespace.

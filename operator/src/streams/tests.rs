@@ -177,7 +177,6 @@ async fn a_watch_that_hangs_is_begun_again_and_one_that_never_gets_on_is_stuck()
         "{:?}",
         health.stuck()
     );
-    drop(stream);
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,7 +58,7 @@ impl Cluster {
         let client = Client::try_from(config).map_err(|error| {
             Failure::BadInput(format!(
                 "the cluster at {server} cannot be used: {}",
-                refusal::causes(&error)
+                refusal::cause(&error)
             ))
         })?;
         Ok(Self {
@@ -160,7 +160,7 @@ async fn config(place: &Place) -> Result<Config, Failure> {
     let bad = |error: KubeconfigError| {
         Failure::BadInput(format!(
             "the kubeconfig cannot be used: {}; name another with --kubeconfig",
-            refusal::causes(&error)
+            refusal::cause(&error)
         ))
     };
     let kubeconfig = read.map_err(bad)?;

@@ -57,10 +57,10 @@ pub(super) fn explain(
         kube::Error::Auth(_) => {
             return Unanswered::Other(format!(
                 "nobody can be logged in at the cluster {server}: {}; check the user of the kubeconfig's context",
-                causes(error)
+                cause(error)
             ));
         }
-        _ => return unreachable(server, &causes(error)),
+        _ => return unreachable(server, &cause(error)),
     };
     match status.code {
         401 => Unanswered::Other(format!(
@@ -138,8 +138,8 @@ pub(super) fn there_is(names: &[&str]) -> String {
     }
 }
 
-/// The causes of an error from the outermost on, each said once, without the word that only names a type.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
+/// The innermost cause of an error: those around it say again that something failed, or only name a type.
+pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;

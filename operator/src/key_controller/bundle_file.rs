@@ -43,7 +43,8 @@ impl BundleFile {
         }))
     }
 
-    /// The version is the digest of the bytes. Writes `bytes` if the file still has the version that was read, or is still absent, and returns the new version.
+    /// Writes `bytes` if the file still has the version that was read, or is still absent, and returns the new version:
+    /// the digest of the bytes.
     ///
     /// # Errors
     /// [`PlaceError::Conflict`] where it changed since, or the file cannot be written; nothing is written then.

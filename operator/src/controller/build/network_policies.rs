@@ -19,7 +19,7 @@ const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 pub(super) fn network_policies(blueprint: &Blueprint<'_>) -> Vec<NetworkPolicy> {
     match blueprint.chain.network_policy.mode {
         NetworkPolicyMode::Disabled => Vec::new(),
-        // Strict is refused before anything is blueprint.
+        // Strict is refused before anything is built.
         NetworkPolicyMode::Ingress | NetworkPolicyMode::Strict => {
             let components = object_names::components(blueprint.chain).into_iter();
             components.map(|component| policy(blueprint, component)).collect()

@@ -1,5 +1,5 @@
 //! Kubernetes quantities in the one notation in which the API server stores them: `1024Mi` is stored as `1Gi`, `0.5` as
-//! `500m`. Blueprint so from the start, nothing differs that nobody changed.
+//! `500m`. Built so from the start, nothing differs that nobody changed.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 

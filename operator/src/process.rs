@@ -12,8 +12,8 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Args, LogFormat, Settings};
 use crate::controller::{self, Context};
@@ -93,7 +93,7 @@ async fn run(args: Args, config: Config) -> anyhow::Result<()> {
 
     let (health, metrics) = (Health::default(), Metrics::default());
     let admin = axum::serve(admin_port, admin::router(health.clone(), metrics.clone()));
-    let _admin = AbortOnDrop(tokio::spawn(admin.into_future()));
+    let _admin = AbortOnDropHandle::new(tokio::spawn(admin.into_future()));
 
     let plain = Client::try_from(config.clone()).context("the API server cannot be spoken to")?;
     if !until_schema_fits(&plain, &health, &shutdown).await {
@@ -151,9 +151,9 @@ impl Replica {
             () = shutdown.cancelled() => return Ok(()),
         }
         self.metrics.leads(true);
-        let mut work = AbortOnDrop(tokio::spawn(self.clone().work(keys, shutdown)));
+        let mut work = AbortOnDropHandle::new(tokio::spawn(self.clone().work(keys, shutdown)));
         tokio::select! {
-            ended = &mut work.0 => ended.context("what a leader does ended badly")??,
+            ended = &mut work => ended.context("what a leader does ended badly")??,
             lost = candidate.keep() => return Err(lost.into()),
         }
         candidate.release().await;
@@ -172,7 +172,7 @@ impl Replica {
         };
         let Some(keys) = keys else { return Ok(()) };
         let events = Events::new(self.client.clone(), &self.args.pod_name);
-        let _told = AbortOnDrop(tokio::spawn(events.clone().tell_of_keys(keys.events())));
+        let _told = AbortOnDropHandle::new(tokio::spawn(events.clone().tell_of_keys(keys.events())));
         let context = Context {
             watches: Watches {
                 client: self.client.clone(),
@@ -290,12 +290,4 @@ fn end_on_signals() -> anyhow::Result<CancellationToken> {
         });
     }
     Ok(shutdown)
-}
-
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -13,6 +13,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::health::{Health, Pulse};
@@ -86,19 +87,11 @@ impl Watches {
         };
         let metrics = self.metrics.clone();
         let task = tokio::spawn(async move { watch.run(&metrics).await });
-        let task = AbortOnDrop(task);
+        let task = AbortOnDropHandle::new(task);
         futures_util::stream::poll_fn(move |context| {
             let _ = &task;
             received.poll_recv(context)
         })
-    }
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -41,7 +41,8 @@ pub(crate) fn render(held: &Held, now: Timestamp, paint: Paint) -> String {
         }
     }
     if let Some(all) = keys.entry_count {
-        rows.push(vec![Cell::plain(format!("and {} more", all.saturating_sub(64)))]);
+        let more = all.saturating_sub(i32::try_from(keys.entries.len()).unwrap_or(i32::MAX));
+        rows.push(vec![Cell::plain(format!("and {more} more"))]);
     }
     write_table(&mut text, &rows, paint);
     let mut rows = vec![row(["POD", "HOP", "GENERATION", "STATE"])];

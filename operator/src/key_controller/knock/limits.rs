@@ -1,4 +1,5 @@
-//! How much those who knock may ask for: each pod about once a second, all of them together so many at a time.
+//! How much those who knock may ask for: each pod about once a second, all pods of a chain together so many a second,
+//! and all chains so many at a time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,45 +13,73 @@ use tokio::time::Instant;
 const EVERY: Duration = Duration::from_secs(1);
 /// A container that starts again knocks at once, and a knock may come late where the one after it does not.
 const AT_ONCE: u32 = 3;
+/// A chain's knocks, over any longer time. Who holds the key of one workload can name any pod, so that pods alone are
+/// no bound.
+const EVERY_OF_CHAIN: Duration = Duration::from_millis(5);
+/// A chain that starts as a whole. With those that follow while these wait, it takes less than half of all places.
+const AT_ONCE_OF_CHAIN: u32 = 256;
 /// Knocks that wait for their answer.
 const MOST_WAITING: usize = 1024;
-/// Pods that are remembered before those of long ago are forgotten.
+/// Pods, or chains, that are remembered before those of long ago are forgotten.
 const MOST_REMEMBERED: usize = 4096;
 
 pub(super) struct Limits {
-    /// When each pod will have used up what it knocked already.
-    pods: Mutex<HashMap<(ChainId, PodId), Instant>>,
+    known: Mutex<Known>,
     waiting: Semaphore,
+}
+
+/// When each of them will have used up what it knocked already.
+#[derive(Default)]
+struct Known {
+    pods: HashMap<(ChainId, PodId), Instant>,
+    chains: HashMap<ChainId, Instant>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            pods: Mutex::default(),
+            known: Mutex::default(),
             waiting: Semaphore::new(MOST_WAITING),
         }
     }
 }
 
 impl Limits {
-    /// Counts this knock, unless the pod has knocked too often. Only those who proved who they are come so far.
+    /// Counts this knock, unless its chain or its pod has knocked too often. Only those who proved who they are come so
+    /// far.
     pub(super) fn may_knock(&self, chain: &ChainId, pod: &PodId) -> bool {
         let now = Instant::now();
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        if pods.len() >= MOST_REMEMBERED {
-            pods.retain(|_, used_up| *used_up > now);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { pods, chains } = &mut *known;
+        forget(chains, now);
+        let of_chain = chains.entry(chain.clone()).or_insert(now);
+        // The chain first: a pod that it has no room for is not remembered.
+        if !spend(of_chain, now, EVERY_OF_CHAIN, AT_ONCE_OF_CHAIN) {
+            return false;
         }
-        let used_up = pods.entry((chain.clone(), pod.clone())).or_insert(now);
-        let next = (*used_up).max(now) + EVERY;
-        let may = next <= now + EVERY * AT_ONCE;
-        if may {
-            *used_up = next;
-        }
-        may
+        forget(pods, now);
+        let of_pod = pods.entry((chain.clone(), pod.clone())).or_insert(now);
+        spend(of_pod, now, EVERY, AT_ONCE)
     }
 
     pub(super) fn take_place(&self) -> Option<SemaphorePermit<'_>> {
         self.waiting.try_acquire().ok()
+    }
+}
+
+/// Takes one of `at_once`, of which one comes back `every` so long.
+fn spend(used_up: &mut Instant, now: Instant, every: Duration, at_once: u32) -> bool {
+    let next = (*used_up).max(now) + every;
+    let may = next <= now + every * at_once;
+    if may {
+        *used_up = next;
+    }
+    may
+}
+
+fn forget<K>(known: &mut HashMap<K, Instant>, now: Instant) {
+    if known.len() >= MOST_REMEMBERED {
+        known.retain(|_, used_up| *used_up > now);
     }
 }
 
@@ -72,5 +101,19 @@ mod tests {
         tokio::time::advance(Duration::from_hours(1)).await;
         let knocks = (0..10).filter(|_| limits.may_knock(&chain, &pod)).count();
         assert_eq!(knocks, 3, "what was not used is not saved up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_makes_up_pods_of_his_chain_takes_less_than_half_of_all_places() {
+        let limits = Limits::default();
+        let (chain, other) = (ChainId::new("chain").unwrap(), ChainId::new("other").unwrap());
+        let mut waiting = 0;
+        for pod in 0..10_000 {
+            let pod = PodId::new(format!("pod-{pod}")).unwrap();
+            waiting += usize::from(limits.may_knock(&chain, &pod));
+            tokio::time::advance(super::super::ANSWER_TIMEOUT / 10_000).await;
+        }
+        assert!((256..MOST_WAITING / 2).contains(&waiting), "{waiting}");
+        assert!(limits.may_knock(&other, &PodId::new("pod").unwrap()));
     }
 }

@@ -15,7 +15,6 @@ fn laggard(pod: &str, reason: LaggardReason) -> Laggard {
         generation: Some(Generation::new(6)),
         reason,
         since: NumericDate::from_seconds(1_767_225_600),
-        silent_since: None,
     }
 }
 

@@ -332,7 +332,6 @@ fn laggard(pod: &str) -> Laggard {
         generation: None,
         reason: LaggardReason::Behind,
         since: NumericDate::from_seconds(0),
-        silent_since: None,
     }
 }
 

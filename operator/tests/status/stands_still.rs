@@ -27,7 +27,6 @@ fn troubled() -> World {
         generation: None,
         reason: LaggardReason::Unreachable,
         since: NumericDate::from_seconds(1_767_225_600),
-        silent_since: None,
     }];
     world
 }

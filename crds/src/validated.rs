@@ -63,7 +63,7 @@ pub struct Issuer {
 /// How an issuer's keys come to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum IssuerKind {
-    Managed(ManagedIssuer),
+    Managed(Box<ManagedIssuer>),
     External(ExternalIssuer),
     Static(StaticIssuer),
 }

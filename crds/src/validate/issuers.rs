@@ -102,7 +102,7 @@ impl Judge<'_> {
     ) -> Option<(IssuerKind, &'static [&'static str])> {
         if let Some(managed) = &spec.managed {
             let managed = self.managed_issuer(managed, &spec.name, audiences, path);
-            return Some((IssuerKind::Managed(managed), &["at+jwt"]));
+            return Some((IssuerKind::Managed(Box::new(managed)), &["at+jwt"]));
         }
         let kind = if let Some(external) = &spec.external {
             IssuerKind::External(external_issuer(external))

@@ -388,6 +388,35 @@ mod tests {
         assert_eq!(Place::parse("http://127.0.0.1/", &lax).unwrap().port, 80);
     }
 
+    #[tokio::test]
+    async fn an_address_is_judged_when_it_is_called_and_one_that_is_not_public_never_is() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = TlsConnector::from(Arc::new(
+            rustls::ClientConfig::builder_with_provider(Arc::new(
+                rustls::crypto::aws_lc_rs::default_provider(),
+            ))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth(),
+        ));
+        let rules = FetchRules {
+            allow_http: true,
+            networks: Vec::new(),
+        };
+        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+            let place = Place::parse(&format!("http://{host}:{port}/"), &rules).unwrap();
+            let fetched = fetch(&place, &rules, &tls, &Validators::default(), UNIX_EPOCH).await;
+            assert!(
+                matches!(fetched, Err(FetchError::Address(NotPublic::Loopback))),
+                "{host}: {fetched:?}"
+            );
+        }
+        let called = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+        assert!(called.is_err(), "nobody was called");
+    }
+
     #[test]
     fn an_answers_life_is_what_it_says() {
         for (says, age) in [

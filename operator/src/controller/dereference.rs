@@ -24,12 +24,14 @@ use super::build::FoundClient;
 use super::observed::{self, Observed};
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::object_names::{
-    CHAIN_LABEL, CLIENT_ID_KEY, CLIENT_SECRET_KEY, COMPONENT_LABEL, Component, POSTGRES_MAJOR_ANNOTATION,
-    object, store_secret,
+    self, CHAIN_LABEL, CLIENT_ID_KEY, CLIENT_SECRET_KEY, COMPONENT_LABEL, Component,
+    POSTGRES_MAJOR_ANNOTATION, accepted_config_map, object, store_secret,
 };
 
 /// Secrets read at a time.
 const CONCURRENCY: usize = 8;
+/// ConfigMaps listed at a time.
+const PAGE: u32 = 50;
 
 /// What a pass goes by.
 #[derive(Debug, Default)]
@@ -69,7 +71,7 @@ pub async fn dereference(
     let (services, accounts, config_maps, policies, budgets) = tokio::try_join!(
         reader.list::<Service>(),
         reader.list::<ServiceAccount>(),
-        reader.list::<ConfigMap>(),
+        reader.config_maps(chain),
         reader.list::<NetworkPolicy>(),
         reader.list::<PodDisruptionBudget>(),
     )?;
@@ -143,6 +145,42 @@ impl Reader<'_> {
         let params = ListParams::default().labels(&format!("{CHAIN_LABEL}={}", self.name));
         let what = format!("cannot list {} of {}", K::plural(&()), self.namespace);
         Ok(within(READ_TIMEOUT, what, api.list(&params)).await?.items)
+    }
+
+    /// Those that are built, whole; of others, which anybody may fill and label, only that they are there.
+    async fn config_maps(&self, chain: Option<&ValidatedChain>) -> Result<Vec<ConfigMap>, ApiError> {
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), self.namespace);
+        let components = chain.map(object_names::components).unwrap_or_default();
+        let configs = components
+            .iter()
+            .map(|component| object_names::config(self.name, *component));
+        let whole: BTreeSet<String> = configs.chain([accepted_config_map(self.name)]).collect();
+        let mut params = ListParams::default()
+            .labels(&format!("{CHAIN_LABEL}={}", self.name))
+            .limit(PAGE);
+        let mut found = Vec::new();
+        loop {
+            let what = format!("cannot list configmaps of {}", self.namespace);
+            let page = within(READ_TIMEOUT, what, api.list_metadata(&params)).await?;
+            for mut seen in page.items {
+                let name = seen.name_any();
+                if !whole.contains(&name) {
+                    seen.metadata.annotations = None;
+                    seen.metadata.managed_fields = None;
+                    found.push(ConfigMap {
+                        metadata: seen.metadata,
+                        ..ConfigMap::default()
+                    });
+                    continue;
+                }
+                let what = format!("cannot read the ConfigMap {name}");
+                found.extend(within(READ_TIMEOUT, what, api.get_opt(&name)).await?);
+            }
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     async fn secrets(

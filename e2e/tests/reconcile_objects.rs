@@ -349,6 +349,45 @@ async fn somebody_elses_object_of_the_same_name_is_not_touched_and_named_in_stat
 }
 
 #[tokio::test]
+async fn where_the_accepted_spec_cannot_be_kept_nothing_is_built_and_status_names_the_object() {
+    let world = World::start().await.unwrap();
+    let client = world.client().await.unwrap();
+    let namespace = fresh_namespace(&client).await.unwrap();
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+    let foreign = json!({"metadata": {"name": "shop-accepted"}, "data": {"spec.json": "theirs"}});
+    let foreign = maps
+        .create(&PostParams::default(), &serde_json::from_value(foreign).unwrap())
+        .await
+        .unwrap();
+    create(&client, &chain(&namespace, &["a"]).unwrap())
+        .await
+        .unwrap();
+    let _operator = start(&world, &namespace).await;
+    let chains = Api::<ServiceChain>::namespaced(client.clone(), &namespace);
+    await_seen("Ready to name it", DEADLINE, async || {
+        let conditions = chains
+            .get("shop")
+            .await
+            .unwrap()
+            .status
+            .unwrap_or_default()
+            .conditions;
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+        let is_named = ready.is_some_and(|ready| {
+            ready.reason == "NameTaken" && ready.message.contains("ConfigMap shop-accepted")
+        });
+        is_named.then_some(()).ok_or_else(|| format!("{conditions:?}"))
+    })
+    .await
+    .unwrap();
+    let now = maps.get("shop-accepted").await.unwrap();
+    assert_eq!(now.resource_version(), foreign.resource_version());
+    let made = objects(&client, &namespace, "shop").await.unwrap();
+    let only_keys: Objects = [("ConfigMap".to_owned(), "shop-keys".to_owned())].into();
+    assert!(made.is_subset(&only_keys), "{made:?}");
+}
+
+#[tokio::test]
 async fn a_bad_edit_leaves_the_chain_as_it_was_even_for_an_operator_that_starts_after_it() {
     let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
     let refused = json!({"spec": {"gateway": {"tls": {"secretName": "shop-tls"}, "replicas": 3}}});

@@ -228,13 +228,9 @@ async fn bring_about(
         owner: &uid,
     };
     if let Accepted::Now(_) = accepted
-        && let Err(failure) = writer.keep_accepted(accepted::keep(chain), &found.live).await
+        && let Some(not_kept) = writer.keep_accepted(accepted::keep(chain), &found.live).await
     {
-        let outcome = Outcome {
-            write_failures: vec![failure],
-            ..Outcome::default()
-        };
-        return (Some(outcome), Vec::new());
+        return (Some(not_kept), Vec::new());
     }
     let Ok(chain_id) = ChainId::new(uid.clone()) else {
         return (None, Vec::new());

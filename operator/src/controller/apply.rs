@@ -54,6 +54,15 @@ impl Outcome {
     pub fn is_complete(&self) -> bool {
         self.name_taken.is_empty() && self.write_failures.is_empty() && !self.waits_for_an_end
     }
+
+    fn take_in(&mut self, one: One) {
+        match one {
+            One::Stands(object) => self.applied.push(*object),
+            One::Taken(taken) => self.name_taken.push(taken),
+            One::Failed(failure) => self.write_failures.push(failure),
+            One::Ends => self.waits_for_an_end = true,
+        }
+    }
 }
 
 enum One {
@@ -93,39 +102,23 @@ impl Writer<'_> {
             let writes: Vec<_> = objects.map(|object| self.one(object, live)).collect();
             let mut written = stream::iter(writes).buffered(at_a_time);
             while let Some(one) = written.next().await {
-                match one {
-                    One::Stands(object) => outcome.applied.push(*object),
-                    One::Taken(taken) => outcome.name_taken.push(taken),
-                    One::Ends => outcome.waits_for_an_end = true,
-                    One::Failed(failure) => {
-                        let namespace_ends = failure.refusal == Refusal::NamespaceEnds;
-                        outcome.write_failures.push(failure);
-                        if namespace_ends {
-                            return outcome;
-                        }
-                    }
+                outcome.take_in(one);
+                let last = outcome.write_failures.last();
+                if last.is_some_and(|failure| failure.refusal == Refusal::NamespaceEnds) {
+                    return outcome;
                 }
             }
         }
         outcome
     }
 
-    /// Stores the accepted spec, before anything is built from it.
-    pub async fn keep_accepted(&self, map: Value, live: &Live) -> Result<(), WriteFailure> {
-        let object = serde_json::from_value(map).map(Object::ConfigMap);
-        let Ok(object) = object else {
-            return Ok(());
-        };
-        match self.one(object, live).await {
-            One::Stands(_) | One::Ends => Ok(()),
-            One::Failed(failure) => Err(failure),
-            One::Taken(taken) => Err(WriteFailure {
-                kind: taken.kind,
-                name: taken.name,
-                refusal: Refusal::Invalid,
-                message: "its name is taken by an object that is not this chain's".to_owned(),
-            }),
-        }
+    /// Stores the accepted spec, before anything is built from it. What came of it where it is not stored.
+    pub async fn keep_accepted(&self, map: Value, live: &Live) -> Option<Outcome> {
+        // These types always read back.
+        let object = serde_json::from_value(map).map(Object::ConfigMap).ok()?;
+        let mut outcome = Outcome::default();
+        outcome.take_in(self.one(object, live).await);
+        (!outcome.is_complete()).then_some(outcome)
     }
 
     async fn one(&self, object: Object, live: &Live) -> One {

@@ -114,16 +114,6 @@ impl<S> Default for Resources<S> {
     }
 }
 
-impl<S> FromIterator<Object> for Resources<S> {
-    fn from_iter<I: IntoIterator<Item = Object>>(objects: I) -> Self {
-        let mut resources = Self::default();
-        for object in objects {
-            resources.push(object);
-        }
-        resources
-    }
-}
-
 /// Calls `$do` with the typed object of any kind.
 macro_rules! of_any_kind {
     ($object:expr, $typed:ident => $do:expr) => {
@@ -145,11 +135,6 @@ impl Object {
     #[must_use]
     pub fn metadata(&self) -> &ObjectMeta {
         of_any_kind!(self, object => &object.metadata)
-    }
-
-    #[must_use]
-    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        of_any_kind!(self, object => &mut object.metadata)
     }
 
     #[must_use]

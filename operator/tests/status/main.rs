@@ -1,4 +1,5 @@
 //! What is said about a chain, and in which order its pods get a new template, from objects as the API server shows them.
+#![cfg(test)]
 
 mod documented;
 mod keys;

@@ -56,7 +56,7 @@ fn rename(metadata: &mut ObjectMeta, name: &str, component: &str) {
 }
 
 fn own(metadata: &mut ObjectMeta, owner: &str) {
-    metadata.owner_references.as_mut().unwrap()[0].uid = owner.to_owned();
+    owner.clone_into(&mut metadata.owner_references.as_mut().unwrap()[0].uid);
 }
 
 fn set_image(deployment: &mut Deployment, image: String) {
@@ -397,15 +397,15 @@ impl Simulated {
                 });
             }
             1 => {
-                let starting = self
-                    .pods
-                    .iter_mut()
-                    .find(|pod| !pod.is_ready && !broken.contains(&pod.image));
-                starting.into_iter().for_each(|pod| pod.is_ready = true);
+                let mut pods = self.pods.iter_mut();
+                if let Some(pod) = pods.find(|pod| !pod.is_ready && !broken.contains(&pod.image)) {
+                    pod.is_ready = true;
+                }
             }
             2 => {
-                let told = self.pods.iter_mut().find(|pod| !pod.holds_keys);
-                told.into_iter().for_each(|pod| pod.holds_keys = true);
+                if let Some(pod) = self.pods.iter_mut().find(|pod| !pod.holds_keys) {
+                    pod.holds_keys = true;
+                }
             }
             _ => {
                 let ready = self.pods.iter().filter(|pod| pod.is_ready).count();
@@ -413,7 +413,9 @@ impl Simulated {
                     .pods
                     .iter()
                     .position(|pod| pod.image != image && (ready > REPLICAS || !pod.is_ready));
-                old.into_iter().for_each(|index| drop(self.pods.remove(index)));
+                if let Some(index) = old {
+                    self.pods.remove(index);
+                }
             }
         }
     }
@@ -444,7 +446,7 @@ impl Simulated {
             own(&mut pod.metadata, &format!("{name}-{}", simulated.image));
             let status = pod.status.as_mut().unwrap();
             if !simulated.is_ready {
-                status.conditions.as_mut().unwrap()[1].status = "False".to_owned();
+                "False".clone_into(&mut status.conditions.as_mut().unwrap()[1].status);
                 let container = &mut status.container_statuses.as_mut().unwrap()[0];
                 container.ready = false;
                 container.started = Some(false);
@@ -527,9 +529,9 @@ impl Cluster {
             if template(&applied) != template(&self.hops[index].live) {
                 assert_eq!(template(&applied), template(&marked.deployments[index]));
                 if !stuck[index] {
-                    for earlier in 0..index {
-                        let image = format!("{}:{}", HOPS[earlier].0, self.wanted[earlier]);
-                        let earlier = &self.hops[earlier];
+                    let wanted = self.wanted.iter().zip(HOPS);
+                    for (earlier, (wanted, (name, _))) in self.hops.iter().zip(wanted).take(index) {
+                        let image = format!("{name}:{wanted}");
                         assert!(
                             earlier.is_complete() && earlier.image() == image,
                             "{} went before its turn",
@@ -563,12 +565,11 @@ impl Cluster {
     }
 
     fn edit(&mut self) {
-        for index in 0..HOPS.len() {
+        for (wanted, (name, _)) in self.wanted.iter_mut().zip(HOPS) {
             if self.random.random_range(0..2) == 0 {
-                self.wanted[index] += 1;
+                *wanted += 1;
                 if self.random.random_range(0..4) == 0 {
-                    self.broken
-                        .push(format!("{}:{}", HOPS[index].0, self.wanted[index]));
+                    self.broken.push(format!("{name}:{wanted}"));
                 }
             }
         }

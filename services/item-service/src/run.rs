@@ -79,10 +79,20 @@ pub async fn run_with(
         keys_gate.open();
     });
 
-    let (store, cache) = tokio::join!(
-        ItemStore::open(&config.database),
-        open_cache(config.cache.as_ref())
-    );
+    let stores = async {
+        tokio::join!(
+            ItemStore::open(&config.database),
+            open_cache(config.cache.as_ref())
+        )
+    };
+    let (store, cache) = tokio::select! {
+        opened = stores => opened,
+        // Nothing was served yet, so there is nothing to wait for.
+        () = lifecycle.draining() => {
+            lifecycle.end_at_once();
+            return Ok(());
+        }
+    };
     let store = match store {
         Ok(store) => store,
         Err(error) => {

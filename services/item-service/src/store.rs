@@ -23,8 +23,9 @@ const MAX_CONNECTIONS: u32 = 10;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one step in the database may take: a read, a write up to its commit, a commit.
 pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a starting service waits for a database that does not answer yet.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a starting service waits for a database that does not answer yet: on Kubernetes both are made together, and
+/// a new database needs its volume first.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a starting replica waits for another one that migrates.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
@@ -260,6 +261,7 @@ async fn reach<O: sqlx::ConnectOptions<Connection: Sized>>(
     place: &str,
 ) -> Result<(), OpenError> {
     let until = tokio::time::Instant::now() + START_TIMEOUT;
+    let mut is_said = false;
     loop {
         let error = match tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await {
             Ok(Ok(connection)) => {
@@ -281,7 +283,9 @@ async fn reach<O: sqlx::ConnectOptions<Connection: Sized>>(
                 reason: error.to_string(),
             });
         }
-        tracing::debug!(place, %error, "the database does not answer yet");
+        if !std::mem::replace(&mut is_said, true) {
+            tracing::info!(place, %error, "the database does not answer yet; waiting for it");
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -13,26 +13,19 @@ pub(super) fn is_ready(chain: &Value) -> bool {
 /// Why the spec is refused, if it is. Waiting does not help then.
 pub(super) fn never_accepted(chain: &Value) -> Option<String> {
     let accepted = current(chain, "Accepted")?;
-    (accepted["status"] == "False").then(|| sentence(accepted))
+    (accepted["status"] == "False").then(|| sentences(accepted).join("; "))
 }
 
-/// One line for each condition that is not as it should be.
+/// What is not as it should be: a line for each sentence of each condition.
 pub(super) fn in_the_way(chain: &Value) -> Vec<String> {
     let all = || chain["status"]["conditions"].as_array().into_iter().flatten();
-    let is_bad = |condition: &&Value| condition["status"] != "True";
-    let is_summary = |condition: &&Value| SUMMARIES.iter().any(|name| condition["type"] == *name);
-    let mut lines: Vec<String> = all()
-        .filter(is_bad)
-        .filter(|condition| !is_summary(condition))
-        .map(sentence)
-        .collect();
+    let (summaries, others): (Vec<&Value>, Vec<&Value>) = all()
+        .filter(|condition| condition["status"] != "True")
+        .partition(|condition| SUMMARIES.iter().any(|name| condition["type"] == *name));
+    let mut lines: Vec<String> = others.into_iter().flat_map(sentences).collect();
     if lines.is_empty() {
-        lines.extend(
-            all()
-                .filter(is_bad)
-                .find(|it| it["type"] == "Ready")
-                .map(sentence),
-        );
+        let ready = summaries.into_iter().filter(|summary| summary["type"] == "Ready");
+        lines.extend(ready.flat_map(sentences));
     }
     if lines.is_empty() {
         lines.push("the operator has not looked at it yet".to_owned());
@@ -47,9 +40,15 @@ fn current<'a>(chain: &'a Value, name: &str) -> Option<&'a Value> {
     })
 }
 
-fn sentence(condition: &Value) -> String {
+fn sentences(condition: &Value) -> Vec<String> {
     let field = |name: &str| condition[name].as_str().unwrap_or("?");
-    format!("{}: {} ({})", field("type"), field("message"), field("reason"))
+    let (kind, reason) = (field("type"), field("reason"));
+    let lines = field("message").lines().filter(|line| !line.is_empty());
+    let lines: Vec<String> = lines.map(|line| format!("{kind}: {line}")).collect();
+    if lines.is_empty() {
+        return vec![format!("{kind}: {reason}")];
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -61,7 +60,7 @@ mod tests {
         let conditions: Vec<Value> = conditions
             .iter()
             .map(|(name, status, generation)| {
-                json!({"type": name, "status": status, "observedGeneration": generation, "reason": "R", "message": "m"})
+                json!({"type": name, "status": status, "observedGeneration": generation, "reason": "R", "message": "m\nn"})
             })
             .collect();
         json!({"metadata": {"generation": 2}, "status": {"conditions": conditions}})
@@ -82,8 +81,11 @@ mod tests {
             ("StoresReady", "False", 2),
             ("Accepted", "True", 2),
         ]);
-        assert_eq!(in_the_way(&both), ["StoresReady: m (R)"]);
-        assert_eq!(in_the_way(&chain(&[("Ready", "False", 2)])), ["Ready: m (R)"]);
+        assert_eq!(in_the_way(&both), ["StoresReady: m", "StoresReady: n"]);
+        assert_eq!(
+            in_the_way(&chain(&[("Ready", "False", 2)])),
+            ["Ready: m", "Ready: n"]
+        );
         assert_eq!(in_the_way(&json!({})), ["the operator has not looked at it yet"]);
     }
 }

@@ -4,17 +4,21 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::{CHAIN, NAMESPACE};
-use crate::child;
 use crate::cluster::Record;
+use crate::{child, interrupt};
 
 const PATH: &str = "/items/1";
 /// Longer than any of the chain's own timeouts.
 const TIMEOUT_SECONDS: u8 = 10;
+/// The nodes' proxies learn of a new Service a moment after everybody else.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What was answered to a GET with a token.
 pub(crate) struct Request {
@@ -108,7 +112,15 @@ fn token(record: &Record, chain: &Value, gateway: &str) -> anyhow::Result<String
         .with_context(|| format!("Secret {name} lacks clientID or clientSecret"))?;
     let form = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
     let url = format!("{gateway}/oauth2/token");
-    let (status, mut answer) = curl(&url, &[("data", &form)])?;
+    let deadline = Instant::now() + CONNECTED_WITHIN;
+    let (status, mut answer) = loop {
+        match curl(&url, &[("data", &form)]) {
+            Err(_) if Instant::now() < deadline => {}
+            answered => break answered?,
+        }
+        interrupt::check()?;
+        std::thread::sleep(PAUSE);
+    };
     match answer["access_token"].take() {
         Value::String(token) if status == 200 => Ok(token),
         _ => bail!("{url} gives no token: {status} {answer}"),

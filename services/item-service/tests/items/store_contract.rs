@@ -289,10 +289,13 @@ async fn a_database_that_is_not_there_is_said_in_one_sentence_without_its_passwo
         .local_addr()
         .unwrap();
     let url = DatabaseUrl::new(format!("postgres://app:secret@{free}/items")).unwrap();
+    // It is waited for in vain.
+    tokio::time::pause();
     let error = format!(
         "{:#}",
         anyhow::Error::from(ItemStore::open(&url).await.unwrap_err())
     );
+    tokio::time::resume();
     assert!(
         error.contains(&format!("cannot reach the database at {free}: ")),
         "{error}"

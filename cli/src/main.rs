@@ -9,6 +9,8 @@ mod local;
 mod outcome;
 mod paint;
 mod program;
+mod revoke;
+mod rotate;
 mod running;
 mod standing;
 mod status;
@@ -91,6 +93,31 @@ Exit codes:
   servicechain keys -n shop shop
   servicechain keys -n shop shop -o json | jq .keys.generation")]
     Keys(keys::Args),
+    /// Replace the keys that a chain's own issuers sign with, now, and wait until the new ones sign
+    ///
+    /// Tokens of the old keys stay good until they expire: the old keys retire, and sign no more.
+    #[command(after_help = "Examples:
+  servicechain rotate -n shop shop
+  servicechain rotate -n shop shop --timeout 5m -o json
+
+Exit codes:
+  0  new keys sign, and every verifier holds them
+  3  not in time; what is in the way is said, and the rotation goes on
+  4  there is no such chain")]
+    Rotate(rotate::Args),
+    /// Refuse tokens that are otherwise good, and wait until every verifier of the chain does
+    ///
+    /// Makes an object `Revocation`; `kubectl delete revocation` takes it back.
+    #[command(after_help = "Examples:
+  servicechain revoke -n shop shop --issuer platform --subject mallory
+  servicechain revoke -n shop shop --issuer platform --key k7f2KPdZ0sT3
+  servicechain revoke -n shop shop --issuer corp --session 4f1a --timeout 2m
+
+Exit codes:
+  0  every verifier refuses it
+  3  not in time; the verifiers that may still accept it are named, and the revocation stays
+  4  there is no such chain")]
+    Revoke(revoke::Args),
 }
 
 fn main() -> ExitCode {
@@ -120,6 +147,8 @@ async fn run(args: Args, no_color: bool) -> Result<(), Failure> {
         Command::Token(token) => token::run(token, &args.state).await,
         Command::Explain(explain) => explain::run(explain, &args.state, no_color).await,
         Command::Keys(keys) => keys::run(keys, no_color).await,
+        Command::Rotate(rotate) => rotate::run(rotate).await,
+        Command::Revoke(revoke) => revoke::run(revoke).await,
     }
 }
 
@@ -171,6 +200,8 @@ mod tests {
             "wait -n shop shop --timeout 300s",
             "wait shop --for keysinsync --timeout 0s",
             "keys shop",
+            "rotate shop -n shop --timeout 5m",
+            "revoke -n shop shop --issuer platform --subject mallory",
             "token",
             "token --port 8080",
             "token -n shop shop --client demo --issuer platform --scope a --scope b",

@@ -7,7 +7,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done; `explain`: the token passes every hop; `wait`: the condition holds
   1  it did not work; `explain`: the token is refused somewhere
   2  bad input: flags, a chain.yaml with mistakes, no token where one is needed, no kubeconfig
-  3  `wait`: the condition did not hold in time
+  3  `wait`, `rotate`, `revoke`: what was waited for did not come in time
   4  there is no such chain in the cluster";
 
 /// Why a command did not do what was asked.

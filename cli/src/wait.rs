@@ -145,7 +145,7 @@ fn canonical(condition: &str) -> &'static str {
         .unwrap_or("Ready")
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     GatewayDuration::from(text)
         .parse()
         .map_err(|error| error.to_string())

@@ -1,5 +1,7 @@
 //! Times and texts as people read them: lengths of time, words of the API, lines that end in time. Pure.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 /// The longest line that is printed.
@@ -9,6 +11,15 @@ pub(crate) const COLUMNS: usize = 100;
 pub(crate) fn in_words(seconds: u64) -> String {
     let parts = units(seconds).into_iter().take(2);
     parts.collect::<Vec<_>>().join(" ")
+}
+
+/// A time that was just measured: `0.4 s`, from a minute on `4 m 12 s`.
+pub(crate) fn elapsed(time: Duration) -> String {
+    if time < Duration::from_mins(1) {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        in_words(time.as_secs())
+    }
 }
 
 /// Seconds in the largest unit alone: `4 m`.

@@ -333,7 +333,7 @@ async fn the_operator_may_do_what_it_does_and_no_more() {
             &[
                 "get,list,watch servicechain.dev/servicechains **",
                 "list,watch servicechain.dev/revocations **",
-                "patch servicechain.dev/servicechains:status shop",
+                "patch servicechain.dev/servicechains:status,servicechain.dev/revocations:status shop",
                 "get,create,patch,delete /secrets shop",
                 "get,list,watch,create,update,patch,delete /configmaps shop",
                 "get,list,watch,create,patch,delete /services,/serviceaccounts,apps/deployments shop",

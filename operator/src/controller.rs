@@ -7,6 +7,7 @@ pub mod build;
 pub mod dereference;
 pub mod observed;
 pub mod resources;
+pub mod revocations;
 pub mod rollout;
 pub mod status;
 mod triggers;
@@ -28,8 +29,10 @@ use serde_json::json;
 use servicechain_crds::service_chain::status::ServiceChainStatus;
 use servicechain_crds::{ServiceChain, ValidatedChain};
 use servicechain_keys::ChainId;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use self::accepted::Accepted;
@@ -48,7 +51,7 @@ use crate::object_names::accepted_config_map;
 use crate::streams::{Seen, Watches};
 
 /// Who the API server says last set a field of a status.
-const STATUS_MANAGER: &str = "servicechain.dev/status";
+pub(crate) const STATUS_MANAGER: &str = "servicechain.dev/status";
 /// Chains worked on at a time: enough for a thousand after a restart, and no burden to the API server.
 const CONCURRENCY: u16 = 16;
 /// Changes that come together call one pass.
@@ -88,7 +91,14 @@ enum PassError {
 /// Looks after every chain until `shutdown`, and returns when the passes that had begun are done.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let (chains, writer) = reflector::store();
-    let triggers = triggers::all(&context, &chains, writer).take_until(shutdown.cancelled_owned());
+    let changed = Arc::new(Notify::new());
+    let lonely = {
+        let (context, changed) = (Arc::clone(&context), Arc::clone(&changed));
+        tokio::spawn(async move { revocations::run(&context, changed).await })
+    };
+    let _lonely = AbortOnDropHandle::new(lonely);
+    let triggers = triggers::all(&context, &chains, writer, &changed);
+    let triggers = triggers.take_until(shutdown.cancelled_owned());
     let failures = Arc::new(Failures::default());
     let reconcile = {
         let failures = Arc::clone(&failures);

@@ -15,6 +15,7 @@ mod place;
 mod pod_list;
 mod publish;
 mod push;
+pub mod revocation_status;
 pub mod revocations;
 pub mod roots;
 mod rounds;

@@ -63,7 +63,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   resources: [revocations]
   verbs: [list, watch]
 - apiGroups: [servicechain.dev]
-  resources: [servicechains/status]
+  resources: [servicechains/status, revocations/status]
   verbs: [patch]
 # By name only: no list, no watch.
 - apiGroups: [""]

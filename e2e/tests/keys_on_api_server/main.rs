@@ -11,6 +11,7 @@ mod knocks;
 mod leader;
 mod life_of_a_key;
 mod pods;
+mod revocations;
 mod two_leaders;
 
 use std::sync::Arc;

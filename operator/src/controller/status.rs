@@ -3,7 +3,7 @@
 //! or the patch would call the next pass. It must not know how any of it was read.
 
 mod address;
-mod conditions;
+pub(crate) mod conditions;
 mod foreign_issuers;
 mod keys;
 mod parts;

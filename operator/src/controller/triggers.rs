@@ -16,6 +16,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use servicechain_crds::{Revocation, ServiceChain};
+use tokio::sync::Notify;
 
 use super::Context;
 use crate::key_controller::KeyChains;
@@ -25,8 +26,13 @@ use crate::streams::Seen;
 type Chain = Seen<ServiceChain>;
 type Triggers = BoxStream<'static, Result<ObjectRef<Chain>, Infallible>>;
 
-/// All of them; `chains` is filled through `writer` on the way.
-pub(super) fn all(context: &Arc<Context>, chains: &Store<Chain>, writer: Writer<Chain>) -> Triggers {
+/// All of them; `chains` is filled through `writer` on the way. `revoked` is told that a chain or a `Revocation` changed.
+pub(super) fn all(
+    context: &Arc<Context>,
+    chains: &Store<Chain>,
+    writer: Writer<Chain>,
+    revoked: &Arc<Notify>,
+) -> Triggers {
     /// Objects of a kind call the chain that their label names.
     macro_rules! labelled {
         ($kind:ty) => {{
@@ -43,7 +49,7 @@ pub(super) fn all(context: &Arc<Context>, chains: &Store<Chain>, writer: Writer<
         ObjectRef::<Chain>::new(&chain.name).within(chain.namespace.as_deref().unwrap_or_default())
     });
     stream::select_all([
-        of_chains(context, chains, writer),
+        of_chains(context, chains, writer, Arc::clone(revoked)),
         labelled!(Deployment),
         labelled!(StatefulSet),
         labelled!(Service),
@@ -53,13 +59,18 @@ pub(super) fn all(context: &Arc<Context>, chains: &Store<Chain>, writer: Writer<
         labelled!(NetworkPolicy),
         labelled!(PodDisruptionBudget),
         of_pods(context, chains),
-        of_revocations(context, chains),
+        of_revocations(context, chains, Arc::clone(revoked)),
         keys.map(Ok).boxed(),
     ])
     .boxed()
 }
 
-fn of_chains(context: &Arc<Context>, chains: &Store<Chain>, mut writer: Writer<Chain>) -> Triggers {
+fn of_chains(
+    context: &Arc<Context>,
+    chains: &Store<Chain>,
+    mut writer: Writer<Chain>,
+    revoked: Arc<Notify>,
+) -> Triggers {
     let (chains, context) = (chains.clone(), Arc::clone(context));
     let events = context.watches.follow::<ServiceChain>("ServiceChain", None);
     refs(events, move |event| {
@@ -68,6 +79,9 @@ fn of_chains(context: &Arc<Context>, chains: &Store<Chain>, mut writer: Writer<C
         let left = uids(&chains);
         known.difference(&left).for_each(|uid| context.keys.forget(uid));
         context.watches.metrics.chains(left.len());
+        if known != left {
+            revoked.notify_one();
+        }
         match event {
             Event::Apply(chain) | Event::InitApply(chain) => vec![ObjectRef::from_obj(chain)],
             Event::Delete(_) | Event::Init => Vec::new(),
@@ -88,7 +102,7 @@ fn of_pods(context: &Arc<Context>, chains: &Store<Chain>) -> Triggers {
 }
 
 /// They name their chain where it is not seen, so every chain of the namespace is woken.
-fn of_revocations(context: &Arc<Context>, chains: &Store<Chain>) -> Triggers {
+fn of_revocations(context: &Arc<Context>, chains: &Store<Chain>, revoked: Arc<Notify>) -> Triggers {
     let (chains, keys) = (chains.clone(), context.keys.clone());
     let events = context.watches.follow::<Revocation>("Revocation", None);
     refs(events, move |event| {
@@ -96,6 +110,7 @@ fn of_revocations(context: &Arc<Context>, chains: &Store<Chain>) -> Triggers {
             Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => object.namespace(),
             Event::Init | Event::InitDone => return Vec::new(),
         };
+        revoked.notify_one();
         let mut called = everyone(&chains);
         called.retain(|chain| chain.namespace == namespace);
         wake(&keys, &chains, &called);

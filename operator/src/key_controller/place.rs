@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, ResourceExt as _};
 use servicechain_crds::{Revocation, ServiceChain, ValidatedChain};
 use servicechain_keys::rotation::Desired;
-use servicechain_keys::{ChainId, NumericDate};
+use servicechain_keys::{ChainId, HeldBundle, NumericDate};
 use tokio::sync::watch;
 
 use super::bundle_file::BundleFile;
@@ -18,8 +18,9 @@ use super::desired::desired;
 use super::external::ExternalIssuers;
 use super::foreign::{self, Foreign};
 use super::pod_list::PodList;
-use super::revocations::{self, date};
-use super::state::IssuerStanding;
+use super::revocation_status;
+use super::revocations::{self, Asked, date};
+use super::state::{IssuerStanding, KeyState};
 use super::{Pod, chain_of};
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::controller::accepted;
@@ -70,10 +71,11 @@ pub enum PlaceError {
     Unclaimed,
 }
 
-/// What the chain asks of its keys, read just now; and how issuers stand that are not its own.
+/// What the chain asks of its keys, read just now; how issuers stand that are not its own; and the `Revocation`s that are
+/// to hear how far they have got.
 #[derive(Clone, Debug)]
 pub(super) enum Wish {
-    This(Box<Desired>, BTreeMap<String, IssuerStanding>),
+    This(Box<Desired>, BTreeMap<String, IssuerStanding>, Vec<Asked>),
     /// No spec of it was ever accepted: what is published stays as it is.
     Nothing,
     /// There is no such chain any more, or it is being deleted.
@@ -131,7 +133,7 @@ impl Place {
             Self::Local(local) => {
                 let mut desired = Box::new(local.desired.borrow_and_update().clone());
                 local.external.fill(&mut desired);
-                Ok(Wish::This(desired, local.external.standings()))
+                Ok(Wish::This(desired, local.external.standings(), Vec::new()))
             }
             Self::Cluster(cluster) => Ok(cluster.wish().await?),
         }
@@ -141,6 +143,24 @@ impl Place {
         match self {
             Self::Local(local) => Ok(local.pods.borrow_and_update().clone()),
             Self::Cluster(cluster) => Ok(cluster.pods.list_with_issuers().await?),
+        }
+    }
+
+    /// Tells every `Revocation` how far it has got; `false` where that is still to be done.
+    pub(super) async fn say(
+        &self,
+        asked: &[Asked],
+        newest: Option<&HeldBundle>,
+        is_full: bool,
+        keys: &KeyState,
+        now: NumericDate,
+    ) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Cluster(cluster) => {
+                let news = revocation_status::news(asked, newest, is_full, keys, now);
+                revocation_status::write_all(&cluster.client, news).await
+            }
         }
     }
 
@@ -200,19 +220,19 @@ impl Cluster {
         let Some(spec) = accepted.chain() else {
             return Ok(Wish::Nothing);
         };
-        let revocations = revocations::entries(&self.revocations().await?, spec);
+        let revocations = revocations::of_chain(self.revocations().await?, spec);
         let foreign = self.foreign(spec).await;
         let rotate_before = self.rotate_before(&object);
         let mut wish = desired(
             spec,
             self.chain.clone(),
-            revocations,
+            revocations::entries(&revocations),
             rotate_before,
             &foreign.given,
         );
         self.external.follow(foreign.sources, foreign.standings);
         self.external.fill(&mut wish);
-        Ok(Wish::This(Box::new(wish), self.external.standings()))
+        Ok(Wish::This(Box::new(wish), self.external.standings(), revocations))
     }
 
     /// A `ConfigMap` that cannot be read is its issuer's trouble, and no other's.

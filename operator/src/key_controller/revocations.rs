@@ -9,24 +9,37 @@ use servicechain_crds::{Revocation, ValidatedChain, ValidatedRevocation, validat
 use servicechain_keys::rotation::CLOCK_MARGIN;
 use servicechain_keys::{NumericDate, Revocation as Entry, RevocationKind, ShortDigest};
 
-/// The entries of those objects that name the chain and one of its issuers, the most important first: what matches more
-/// tokens before what matches fewer, then the younger before the older.
+use crate::controller::status::reason::{Reason, Trouble};
+use crate::controller::status::words::quote;
+
+/// A `Revocation` that names the chain, and the entry it comes to or why it comes to none.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub object: Revocation,
+    pub entry: Result<Entry, Trouble>,
+}
+
+/// Those of the objects that name the chain.
 #[must_use]
-pub fn entries(objects: &[Revocation], chain: &ValidatedChain) -> Vec<Entry> {
-    let mut entries: Vec<(NumericDate, Entry)> = objects
-        .iter()
-        .filter_map(|object| {
-            let revocation = validated_revocation(object)
-                .inspect_err(|mistakes| {
-                    let name = object.metadata.name.as_deref();
-                    tracing::warn!(revocation = name, %mistakes, "a Revocation that means nothing is not enforced");
-                })
-                .ok()?;
-            let is_meant = revocation.chain == chain.name && chain.issuer(&revocation.issuer).is_some();
-            let created = object.metadata.creation_timestamp.as_ref();
-            let created = created.map_or(NumericDate::default(), |time| date(time.0));
-            is_meant.then(|| (created, entry(revocation, created, chain)))
+pub fn of_chain(objects: Vec<Revocation>, chain: &ValidatedChain) -> Vec<Asked> {
+    let of_chain = objects
+        .into_iter()
+        .filter(|object| object.spec.chain_ref.name == chain.name);
+    of_chain
+        .map(|object| Asked {
+            entry: asked_entry(&object, chain),
+            object,
         })
+        .collect()
+}
+
+/// What is asked for, the most important first: what matches more tokens before what matches fewer, then the younger
+/// before the older.
+#[must_use]
+pub fn entries(asked: &[Asked]) -> Vec<Entry> {
+    let mut entries: Vec<(NumericDate, &Entry)> = asked
+        .iter()
+        .filter_map(|asked| Some((created(&asked.object), asked.entry.as_ref().ok()?)))
         .collect();
     // To the end the same whatever the order of the objects: another order would be another bundle.
     entries.sort_by(|(created, entry), (other_created, other)| {
@@ -42,7 +55,28 @@ pub fn entries(objects: &[Revocation], chain: &ValidatedChain) -> Vec<Entry> {
             .cmp(&key(*other_created, other))
             .then_with(|| entry.issuer.cmp(&other.issuer))
     });
-    entries.into_iter().map(|(_, entry)| entry).collect()
+    entries.into_iter().map(|(_, entry)| entry.clone()).collect()
+}
+
+fn asked_entry(object: &Revocation, chain: &ValidatedChain) -> Result<Entry, Trouble> {
+    let revocation = validated_revocation(object).map_err(|mistakes| {
+        let what = format!("it means nothing ({})", quote(&mistakes.to_string()));
+        Trouble::new(Reason::Invalid, what, "delete it and create another one")
+    })?;
+    if chain.issuer(&revocation.issuer).is_none() {
+        let what = format!("chain {} has no issuer {}", chain.name, revocation.issuer);
+        return Err(Trouble::new(
+            Reason::NoSuchIssuer,
+            what,
+            "name one of spec.issuers of the chain",
+        ));
+    }
+    Ok(entry(revocation, created(object), chain))
+}
+
+fn created(object: &Revocation) -> NumericDate {
+    let created = object.metadata.creation_timestamp.as_ref();
+    created.map_or(NumericDate::default(), |time| date(time.0))
 }
 
 fn entry(revocation: ValidatedRevocation, created: NumericDate, chain: &ValidatedChain) -> Entry {
@@ -111,6 +145,10 @@ mod tests {
     const CREATED: u64 = 1_767_225_600;
     const DAY: u64 = 86_400;
     const SKEW: u64 = 30;
+
+    fn entries(objects: &[Revocation], chain: &ValidatedChain) -> Vec<Entry> {
+        super::entries(&of_chain(objects.to_vec(), chain))
+    }
 
     fn chain() -> ValidatedChain {
         let chain: ServiceChain = serde_json::from_value(json!({
@@ -219,5 +257,15 @@ mod tests {
         let other_issuer = json!({"issuer": "corp", "subject": "mallory"});
         let objects = [other_chain, other_issuer].map(|what| object("r", "2026-01-01T00:00:00Z", &what));
         assert_eq!(entries(&objects, &chain()), []);
+        let asked = of_chain(objects.to_vec(), &chain());
+        let reasons: Vec<_> = asked
+            .iter()
+            .map(|asked| asked.entry.as_ref().unwrap_err())
+            .collect();
+        assert_eq!(reasons.len(), 1, "another chain's is not this chain's to judge");
+        assert_eq!(
+            (reasons[0].reason, reasons[0].what()),
+            (Reason::NoSuchIssuer, "chain shop has no issuer corp")
+        );
     }
 }

@@ -74,9 +74,11 @@ impl Leader {
         let config_map = self.take_in(stored.as_ref())?;
         // Read after the bundle, and each by itself: an older reading could undo what the bundle says.
         let asked_at = Instant::now();
+        let mut revocations = Vec::new();
         let desired = match self.place.wish().await? {
-            Wish::This(desired, issuers) => {
+            Wish::This(desired, issuers, asked) => {
                 self.hear_of(issuers);
+                revocations = asked;
                 Some(desired)
             }
             Wish::Nothing => None,
@@ -121,9 +123,21 @@ impl Leader {
         self.tell(decision.events);
         let newest = written.as_ref().or(config_map.as_ref());
         let in_sync = self.show(newest, &pods, &round, written.is_some());
+        // What was written just now nobody can hold yet, and the next round begins at once.
+        let is_said = if written.is_none() {
+            let keys = Arc::clone(&self.state.borrow());
+            let newest = config_map.as_deref();
+            let is_left_out = |event: &Event| matches!(event, Event::RevocationsLeftOut { .. });
+            let is_full = self.told.iter().any(is_left_out);
+            self.place
+                .say(&revocations, newest, is_full, &keys, round.now)
+                .await
+        } else {
+            true
+        };
         let more_answers = asked.answers.len() > self.last_answers;
         self.last_answers = asked.answers.len();
-        Ok(match (in_sync, written.is_some() || more_answers) {
+        Ok(match (in_sync && is_said, written.is_some() || more_answers) {
             (true, _) => After::InSync,
             (false, true) => After::Moved,
             (false, false) => After::Waiting,

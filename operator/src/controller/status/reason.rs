@@ -58,6 +58,12 @@ reasons! {
     NotSupportedYet,
     /// No spec of the chain was ever accepted, so there is nothing to judge.
     NotAccepted,
+    /// A Revocation names a chain that is not there.
+    NoSuchChain,
+    /// A Revocation names an issuer that its chain does not have.
+    NoSuchIssuer,
+    /// A Revocation does not fit into the bundle.
+    BundleFull,
     /// The namespace is being deleted.
     NamespaceEnding,
     /// An object of that name is somebody else's.
@@ -121,6 +127,10 @@ reasons! {
     InSync,
     UpToDate,
     NothingWrong,
+    /// Every verifier refuses what a Revocation names.
+    Enforced,
+    /// Whatever a Revocation names has expired.
+    Expired,
 }
 
 impl fmt::Display for Reason {

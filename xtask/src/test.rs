@@ -2,6 +2,7 @@
 //! It owns the order of the tiers and what each one checks; a tier's own machinery lives with the tier.
 
 mod checks;
+mod keycloak;
 mod long_run;
 pub(crate) mod prerequisites;
 

@@ -76,17 +76,33 @@ impl Chain {
         Self::start_with(issuers, &Arc::default()).await
     }
 
+    /// With the time of day: for tokens of somebody who has no other.
+    pub(crate) async fn start_now(issuers: &[(&str, Value)]) -> Self {
+        let clock = servicechain_operator::clock::system();
+        let now = clock().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        Self::start_by(issuers, &Arc::default(), Arc::new(AtomicU64::new(now)), clock).await
+    }
+
     /// `config_map` has the keys of the one `ConfigMap` there is.
     pub(crate) async fn start_with(
         issuers: &[(&str, Value)],
         config_map: &Arc<Mutex<BTreeMap<String, String>>>,
     ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let now = Arc::new(AtomicU64::new(BEGINNING));
         let clock: Clock = {
             let now = Arc::clone(&now);
             Arc::new(move || UNIX_EPOCH + Duration::from_secs(now.load(Ordering::SeqCst)))
         };
+        Self::start_by(issuers, config_map, now, clock).await
+    }
+
+    async fn start_by(
+        issuers: &[(&str, Value)],
+        config_map: &Arc<Mutex<BTreeMap<String, String>>>,
+        now: Arc<AtomicU64>,
+        clock: Clock,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let roots = Roots {
             chain: ChainId::new("chain-1").unwrap(),
             trust: Arc::new(TrustKey::from_seed(&[1; 32]).unwrap()),
@@ -169,10 +185,10 @@ impl Chain {
     ) -> Arc<KeyState> {
         let mut states = self.controller.state();
         let reached = tokio::time::timeout(DEADLINE, states.wait_for(|state| is_reached(state))).await;
-        match reached {
-            Ok(state) => Arc::clone(&state.unwrap()),
-            Err(_) => panic!("{what}: {:#?}", self.controller.state().borrow()),
-        }
+        let Ok(state) = reached else {
+            panic!("{what}: {:#?}", self.controller.state().borrow());
+        };
+        Arc::clone(&state.unwrap())
     }
 
     pub(crate) async fn await_standing(
@@ -196,9 +212,8 @@ impl Chain {
     pub(crate) fn token(&self, iss: &str, key: &SigningKey) -> HeaderMap {
         let now = self.now.load(Ordering::SeqCst);
         let claims = json!({"iss": iss, "sub": "alice", "aud": "shop", "iat": now, "exp": now + 900});
-        let token = key.sign_compact("at+jwt", claims.to_string().as_bytes()).unwrap();
-        let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
-        HeaderMap::from_iter([(AUTHORIZATION, value)])
+        let token = key.sign_compact("at+jwt", claims.to_string().as_bytes());
+        bearing(&token.unwrap())
     }
 
     /// What the gateway says, and the service behind it, at the same time.
@@ -228,6 +243,12 @@ impl Chain {
         .await
         .unwrap();
     }
+}
+
+/// The headers of a request with this token.
+pub(crate) fn bearing(token: &str) -> HeaderMap {
+    let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+    HeaderMap::from_iter([(AUTHORIZATION, value)])
 }
 
 pub(crate) async fn verdict(verifier: &Verifier, headers: &HeaderMap) -> Verdict {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::HeaderMap;
 use servicechain_fixtures::await_condition;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -60,7 +61,7 @@ async fn honest_keys_are_learned_while_500_invented_ones_a_second_pour_in() {
         let mut requests = JoinSet::new();
         for tokens in invented.chunks(PER_TICK) {
             ticks.tick().await;
-            for token in tokens.to_vec() {
+            for token in tokens.iter().map(HeaderMap::clone) {
                 let (gateway, count) = (Arc::clone(&gateway), Arc::clone(&count));
                 requests.spawn(async move {
                     count.fetch_add(1, Ordering::SeqCst);

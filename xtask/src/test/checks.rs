@@ -67,7 +67,19 @@ pub(super) fn api_server() -> Result<()> {
         "apiserver",
     ]);
     tests.env("SERVICECHAIN_BIN", programs);
-    check("API server tests", tests)
+    check("API server tests", tests)?;
+    let mut tests = cargo([
+        "test",
+        "--locked",
+        "--package",
+        "servicechain-operator",
+        "--features",
+        "keycloak",
+        "--test",
+        "keycloak",
+    ]);
+    tests.env("SERVICECHAIN_BIN", super::keycloak::ensure_keycloak()?);
+    check("Keycloak test", tests)
 }
 
 /// Licences, bans and sources need no network; advisories need their database, and are left out aloud without it.

@@ -43,7 +43,7 @@ async fn the_first_bundle_comes_before_any_pod_and_a_key_signs_once_every_pod_ho
             .all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
     );
 
-    let shop = Shop::fill(cluster, leader).await;
+    let shop = Box::pin(Shop::fill(cluster, leader)).await;
     let state = shop.await_in_sync().await;
     assert_eq!(
         (state.acknowledged, state.laggards.len(), kid(&state).len()),

@@ -1,10 +1,5 @@
 //! The key controller on a real API server: bundles in a `ConfigMap`, pods by LIST, real verifiers behind their addresses.
 #![cfg(test)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "the lints spare functions marked as tests, not what they are made of"
-)]
 
 mod config_map;
 mod knocks;
@@ -51,7 +46,7 @@ impl Shop {
         let cluster = Cluster::new(client().await).await;
         let leader = Leader::start(&cluster.client, &cluster.roots, LeaseState::always_held()).await;
         leader.keys.track(&cluster.chain);
-        Self::fill(cluster, leader).await
+        Box::pin(Self::fill(cluster, leader)).await
     }
 
     async fn fill(cluster: Cluster, leader: Leader) -> Self {

@@ -28,7 +28,7 @@ async fn two_leaders_at_once_give_one_generation_one_content() {
     ];
     one.keys.track(&cluster.chain);
     other.keys.track(&cluster.chain);
-    let shop = Shop::fill(cluster, one).await;
+    let shop = Box::pin(Shop::fill(cluster, one)).await;
     // Each comes and goes, so that of two rounds that overlap one may read what the other does not.
     let revocations = shop.cluster.api::<Revocation>();
     let mut made = 0;

@@ -167,8 +167,9 @@ mod tests {
             parts in prop::collection::vec("[a-z\\r\\n]{1,20}", 0..5),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
-            let mut body: String = parts.iter().map(|part| format!("{:x}\r\n{part}\r\n", part.len())).collect();
-            body.push_str("0\r\n\r\nrest");
+            let chunks: Vec<String> =
+                parts.iter().map(|part| format!("{:x}\r\n{part}\r\n", part.len())).collect();
+            let body = chunks.concat() + "0\r\n\r\nrest";
             let bytes = body.as_bytes();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
             cuts.extend([0, bytes.len()]);

@@ -119,6 +119,8 @@ mod tests {
 
     #[test]
     fn only_public_addresses_are_called() {
+        use NotPublic::{LinkLocal, Loopback, Metadata, Private, Reserved};
+
         let rules = FetchRules::default();
         for public in [
             "1.1.1.1",
@@ -137,7 +139,6 @@ mod tests {
         ] {
             assert_eq!(judge(&rules, public), Ok(()), "{public}");
         }
-        use NotPublic::{LinkLocal, Loopback, Metadata, Private, Reserved};
         for (address, why) in [
             ("127.0.0.1", Loopback),
             ("127.255.255.254", Loopback),

@@ -245,6 +245,23 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// Presents a token until every verifier has refused it: its issuer said that it does not know the key.
+    pub(crate) async fn await_refused(&self, headers: &HeaderMap) {
+        for verifier in &self.verifiers {
+            await_condition("the token to be refused", DEADLINE, async || {
+                match verdict(verifier, headers).await {
+                    Verdict::UnknownKey => Ok(()),
+                    Verdict::Unavailable => Err("503"),
+                    Verdict::Passes => panic!("it passes"),
+                }
+            })
+            .await
+            .unwrap();
+        }
+    }
+}
+
 /// The headers of a request with this token.
 pub(crate) fn bearing(token: &str) -> HeaderMap {
     let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
-use servicechain_fixtures::await_condition;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::chain::{Chain, DEADLINE, Verdict, external, verdict};
+use super::chain::{Chain, Verdict, external, verdict};
 use super::provider::{Manner, Provider, new_key};
 
 #[tokio::test]
@@ -24,16 +23,7 @@ async fn a_key_taken_up_without_notice_is_learned_and_an_invented_one_refused_on
         chain.await_passes(&chain.token(&provider.url, &next)).await;
     }
     let invented = chain.token(&provider.url, &new_key());
-    await_condition("an invented key to be refused", DEADLINE, async || {
-        let verdicts = chain.present(&invented).await;
-        if verdicts == [Verdict::UnknownKey; 2] {
-            Ok(())
-        } else {
-            Err(format!("{verdicts:?}"))
-        }
-    })
-    .await
-    .unwrap();
+    chain.await_refused(&invented).await;
     assert!(provider.unchanged() > 0, "what did not change is not sent again");
 }
 

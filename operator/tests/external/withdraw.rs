@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use servicechain_fixtures::await_condition;
 use servicechain_keys::KeyState as State;
 
-use super::chain::{Chain, DEADLINE, Verdict, external};
+use super::chain::{Chain, Verdict, external};
 use super::provider::{Provider, new_key};
 
 #[tokio::test]
@@ -55,16 +54,6 @@ async fn a_dropped_key_is_withdrawn_and_refused_once_its_grace_is_over() {
             keys.in_sync && entries.all(|entry| entry.kid.as_deref() != Some(dropped.kid()))
         })
         .await;
-    await_condition("its tokens to be refused", DEADLINE, async || {
-        let verdicts = chain.present(&by_dropped).await;
-        assert!(!verdicts.contains(&Verdict::Passes));
-        if verdicts == [Verdict::UnknownKey; 2] {
-            Ok(())
-        } else {
-            Err(format!("{verdicts:?}"))
-        }
-    })
-    .await
-    .unwrap();
+    chain.await_refused(&by_dropped).await;
     assert_eq!(chain.present(&by_kept).await, [Verdict::Passes; 2]);
 }

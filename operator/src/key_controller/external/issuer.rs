@@ -127,7 +127,7 @@ impl Issuer {
         let mut memory = Memory::default();
         loop {
             self.until_due(&schedule).await;
-            schedule.begin(Instant::now());
+            schedule.begin(Instant::now(), rand::random_range(0.0..1.0));
             self.known.send_modify(|known| {
                 known.begun += 1;
                 known.held_until = None;

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 /// A fetch begins no sooner after the one before.
 const BETWEEN_FETCHES: Duration = Duration::from_secs(1);
+/// Up to this part of it later: a verifier asks once a second too, and one that came just after a fetch would come just
+/// after each, and give up before the next.
+const SPREAD: f64 = 0.25;
 /// What an issuer says of its answer's life counts within these.
 const AHEAD: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(1));
 /// The first and the longest pause after a failure; it doubles.
@@ -19,7 +22,8 @@ pub(super) struct Schedule {
     /// Where the issuer does not say how long its answer lives.
     interval: Duration,
     failures: u32,
-    last_began: Option<Instant>,
+    /// When who asks may be asked for.
+    earliest: Option<Instant>,
     next: Instant,
     /// It asked for no question before.
     held_until: Option<Instant>,
@@ -31,7 +35,7 @@ impl Schedule {
         Self {
             interval,
             failures: 0,
-            last_began: None,
+            earliest: None,
             next: now,
             held_until: None,
         }
@@ -42,16 +46,16 @@ impl Schedule {
         if !is_asked {
             return self.next;
         }
-        let earliest = self.last_began.map(|last| last + BETWEEN_FETCHES);
-        earliest.max(self.held_until).unwrap_or(self.next)
+        self.earliest.max(self.held_until).unwrap_or(self.next)
     }
 
     pub(super) const fn held_until(&self) -> Option<Instant> {
         self.held_until
     }
 
-    pub(super) fn begin(&mut self, now: Instant) {
-        self.last_began = Some(now);
+    /// `jitter` is in 0..1.
+    pub(super) fn begin(&mut self, now: Instant, jitter: f64) {
+        self.earliest = Some(now + BETWEEN_FETCHES.mul_f64(1.0 + SPREAD * jitter));
         self.held_until = None;
     }
 
@@ -88,7 +92,7 @@ mod tests {
     fn begun(at: Instant) -> Schedule {
         let mut schedule = Schedule::new(5 * MINUTE, at);
         assert_eq!(schedule.due(false), at, "the first is due at once");
-        schedule.begin(at);
+        schedule.begin(at, 0.0);
         schedule
     }
 
@@ -146,7 +150,7 @@ mod tests {
         assert_eq!(schedule.held_until(), Some(at + MINUTE));
         assert_eq!(schedule.due(true), at + MINUTE);
         assert_eq!(schedule.due(false), at + MINUTE + SECOND);
-        schedule.begin(at + MINUTE);
+        schedule.begin(at + MINUTE, 0.0);
         assert_eq!(schedule.held_until(), None);
         schedule.failed(at, Some(Duration::MAX), 1.0);
         assert_eq!(schedule.due(true), at + Duration::from_hours(1));

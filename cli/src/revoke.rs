@@ -27,8 +27,6 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const LONGEST_NAME: usize = 48;
 /// Longest sentence of the operator that is printed.
 const LONGEST_SENTENCE: usize = 1024;
-/// Digits of the digest in a name: enough that no two of a namespace meet.
-const DIGITS: usize = 16;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -193,8 +191,9 @@ fn revocation(args: &Args, now: Timestamp) -> Revocation {
     let identity =
         [&args.issuer, kind, value, &until.to_string()].map(|part| format!("{}:{part}", part.len()));
     let digest = digest(&SHA256, identity.concat().as_bytes());
-    let digits: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = format!("{}-{kind}-{}", args.chain, &digits[..DIGITS]);
+    // Enough of it that no two of a namespace meet.
+    let start = digest.as_ref().first_chunk().copied().unwrap_or_default();
+    let name = format!("{}-{kind}-{:016x}", args.chain, u64::from_be_bytes(start));
     let spec = RevocationSpec {
         chain_ref: ObjectName {
             name: args.chain.clone(),
@@ -347,7 +346,7 @@ mod tests {
             json!({"chainRef": {"name": "shop"}, "issuer": "platform", "key": "k7f2"})
         );
         assert!(
-            key.starts_with("shop-key-") && key.len() == "shop-key-".len() + DIGITS,
+            key.starts_with("shop-key-") && key.len() == "shop-key-".len() + 16,
             "{key}"
         );
         assert_eq!(named("shop --issuer platform --key k7f2", 2).0, key);

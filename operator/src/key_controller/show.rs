@@ -54,7 +54,6 @@ impl Leader {
             let mut answers = round.answers.iter().map(|heard| &heard.answer);
             answers.find(|answer| answer.pod == *pod)
         };
-        let offset = |now: NumericDate| now.as_seconds().cast_signed() - round.now.as_seconds().cast_signed();
         let mut lags = BTreeMap::new();
         let mut laggards = Vec::new();
         for lag in &standing.laggards {
@@ -107,7 +106,12 @@ impl Leader {
             clock_offsets: round
                 .answers
                 .iter()
-                .map(|heard| (heard.answer.pod.clone(), offset(heard.answer.now)))
+                .map(|heard| {
+                    (
+                        heard.answer.pod.clone(),
+                        clock_offset(heard.answer.now, round.now),
+                    )
+                })
                 .collect(),
         }
     }
@@ -133,5 +137,25 @@ impl Leader {
         if let (true, Some((chain, news))) = (is_news, &self.audience) {
             news.change(chain);
         }
+    }
+}
+
+/// Seconds that a pod's clock is ahead, as far as they can be said: a pod writes any time it likes.
+fn clock_offset(pod: NumericDate, ours: NumericDate) -> i64 {
+    let signed = |time: NumericDate| i64::try_from(time.as_seconds()).unwrap_or(i64::MAX);
+    signed(pod).saturating_sub(signed(ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_may_write_any_time_and_its_clock_is_never_said_to_be_the_other_way_off() {
+        let ours = NumericDate::from_seconds(1_800_000_000);
+        let ahead = |seconds| clock_offset(NumericDate::from_seconds(seconds), ours);
+        assert_eq!([ahead(0), ahead(1_800_000_007)], [-1_800_000_000, 7]);
+        let furthest = i64::MAX - 1_800_000_000;
+        assert_eq!([1 << 63, u64::MAX].map(ahead), [furthest; 2]);
     }
 }

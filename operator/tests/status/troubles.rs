@@ -347,7 +347,7 @@ fn a_clients_secret_that_is_not_there_is_named_with_the_keys_it_needs() {
     world.judged().names(
         "IssuersReady",
         "MissingSecret",
-        "the Secret shop-demo of client demo is of another, its clientID is other; let its clientID be demo, or mend spec.issuers[platform].managed.clients[demo].secretRef",
+        "the Secret shop-demo of client demo is of another, its clientID is not demo; let its clientID be demo, or mend spec.issuers[platform].managed.clients[demo].secretRef",
     );
 }
 

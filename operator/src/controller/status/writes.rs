@@ -81,13 +81,14 @@ fn of_client(issuer: &str, client: &Client, observed: &Observed) -> Option<Troub
             format_args!("add what it lacks, or mend {place}"),
         ));
     }
-    let other = observed
+    observed
         .client_ids
         .get(secret_name)
         .filter(|found| *found != id)?;
+    // Not which: `secretRef` may name any Secret, and more people read a status than Secrets.
     Some(Trouble::new(
         Reason::MissingSecret,
-        format_args!("{secret} is of another, its {CLIENT_ID_KEY} is {}", quote(other)),
+        format_args!("{secret} is of another, its {CLIENT_ID_KEY} is not {id}"),
         format_args!("let its {CLIENT_ID_KEY} be {id}, or mend {place}"),
     ))
 }

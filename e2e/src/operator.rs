@@ -87,7 +87,7 @@ impl World {
     }
 
     pub async fn operator_client(&self, pod: &str) -> anyhow::Result<Client> {
-        Ok(Client::try_from(self.operator_config(pod).await?)?)
+        Ok(api_client::bounded(self.operator_config(pod).await?)?)
     }
 
     /// What operators wrote, but their leases.

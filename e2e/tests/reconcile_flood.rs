@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, ServiceAccount};
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use servicechain_e2e::cluster::fresh_namespace;
@@ -38,18 +38,29 @@ async fn what_somebody_labels_as_the_chains_own_is_not_taken_into_memory() {
         operator.end().await;
     };
     pass().await;
-    let maps = Api::<ConfigMap>::namespaced(client, &namespace);
+    let labels: BTreeMap<_, _> = [("servicechain.dev/chain".to_owned(), "shop".to_owned())].into();
+    let metadata = |number| ObjectMeta {
+        name: Some(format!("flood-{number}")),
+        labels: Some(labels.clone()),
+        ..ObjectMeta::default()
+    };
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+    let accounts = Api::<ServiceAccount>::namespaced(client, &namespace);
     for number in 0..MAPS {
         let map = ConfigMap {
-            metadata: ObjectMeta {
-                name: Some(format!("flood-{number}")),
-                labels: Some([("servicechain.dev/chain".to_owned(), "shop".to_owned())].into()),
-                ..ObjectMeta::default()
-            },
+            metadata: metadata(number),
             data: Some(BTreeMap::from([("x".to_owned(), "x".repeat(BYTES))])),
             ..ConfigMap::default()
         };
         maps.create(&PostParams::default(), &map).await.unwrap();
+        let account = ServiceAccount {
+            metadata: metadata(number),
+            image_pull_secrets: Some(vec![LocalObjectReference {
+                name: "x".repeat(BYTES),
+            }]),
+            ..ServiceAccount::default()
+        };
+        accounts.create(&PostParams::default(), &account).await.unwrap();
     }
     let before = most_memory().unwrap();
     pass().await;
@@ -57,7 +68,7 @@ async fn what_somebody_labels_as_the_chains_own_is_not_taken_into_memory() {
     let all = MAPS * BYTES as u64;
     assert!(
         taken < all / 2,
-        "{} MB for ConfigMaps of {} MB",
+        "{} MB, for ConfigMaps and as many ServiceAccounts of {} MB",
         taken / 1_000_000,
         all / 1_000_000
     );

@@ -29,12 +29,35 @@ impl RootSecret {
     /// HKDF-SHA256 (RFC 5869) without salt; chain and workload are the info, each with its length.
     #[must_use]
     pub fn ack_key(&self, chain: &ChainId, workload: &Workload) -> AckKey {
-        let fields = [
+        let fields: [&[u8]; 3] = [
             b"servicechain acknowledgement key v1",
             chain.as_str().as_bytes(),
             workload.as_str().as_bytes(),
         ];
-        let info: Vec<u8> = fields.into_iter().flat_map(with_length).collect();
+        AckKey(self.derived(&fields))
+    }
+
+    /// Authenticates what the operator keeps of a chain where others may write. Its key is that chain's own, derived like
+    /// an acknowledgement key under another label.
+    #[must_use]
+    pub fn seal(&self, chain: &ChainId, kept: &[u8]) -> Mac {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hmac::sign(&self.sealing_key(chain), kept).as_ref());
+        Mac(bytes)
+    }
+
+    /// In constant time.
+    pub fn verify_seal(&self, seal: &Mac, chain: &ChainId, kept: &[u8]) -> Result<(), BadMac> {
+        hmac::verify(&self.sealing_key(chain), kept, &seal.0).map_err(|_| BadMac)
+    }
+
+    fn sealing_key(&self, chain: &ChainId) -> hmac::Key {
+        let fields: [&[u8]; 2] = [b"servicechain seal v1", chain.as_str().as_bytes()];
+        hmac::Key::new(hmac::HMAC_SHA256, self.derived(&fields).as_slice())
+    }
+
+    fn derived(&self, fields: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+        let info: Vec<u8> = fields.iter().copied().flat_map(with_length).collect();
         // One hash length is always available, so this is overwritten; were it not, the key would still be a secret.
         let mut bytes = Zeroizing::new([0; 32]);
         bytes.copy_from_slice(
@@ -44,7 +67,7 @@ impl RootSecret {
             .extract(self.0.as_slice())
             .expand(&[&info], hkdf::HKDF_SHA256)
             .and_then(|key| key.fill(bytes.as_mut_slice()));
-        AckKey(bytes)
+        bytes
     }
 }
 

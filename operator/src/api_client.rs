@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::{Either, LengthLimitError, Limited};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tower::{BoxError, Layer, Service};
@@ -16,6 +17,11 @@ use crate::lease::LeaseState;
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(12);
 /// A list of a chain's objects is small.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest page of more than one object that is read, in bytes.
+pub(crate) const MAX_PAGE: usize = 4 << 20;
+/// The largest answer of any other kind, in bytes. An object is stored in at most 1.5 MiB, which JSON may write six times
+/// as long.
+const MAX_ANSWER: usize = 16 << 20;
 
 /// A request to the API server that brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +46,18 @@ impl ApiError {
                 ..
             } => Some(status.code),
             _ => None,
+        }
+    }
+
+    /// More was to be read than is taken into memory.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        let Self::Failed { source, .. } = self else {
+            return false;
+        };
+        match source {
+            kube::Error::Service(error) => error.is::<LengthLimitError>(),
+            _ => false,
         }
     }
 
@@ -93,7 +111,71 @@ pub fn configure(mut config: Config, pod_name: &str) -> Config {
 pub fn guarded(config: Config, lease: LeaseState) -> kube::Result<Client> {
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&OnlyLeaderWrites { lease })
+        .with_layer(&BoundedAnswers)
         .build())
+}
+
+/// A client that takes into memory no more than an answer may weigh, whatever somebody put into his objects.
+pub fn bounded(config: Config) -> kube::Result<Client> {
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&BoundedAnswers)
+        .build())
+}
+
+/// Breaks off answers that are too large, but of watches, which are read event by event.
+#[derive(Clone, Debug)]
+pub struct BoundedAnswers;
+
+impl<S> Layer<S> for BoundedAnswers {
+    type Service = Bounded<S>;
+
+    fn layer(&self, inner: S) -> Bounded<S> {
+        Bounded(inner)
+    }
+}
+
+/// See [`BoundedAnswers`].
+#[derive(Clone, Debug)]
+pub struct Bounded<S>(S);
+
+impl<S, B> Service<Request<Body>> for Bounded<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: hyper::body::Body,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Either<Limited<B>, B>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let most = most_bytes(request.uri());
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            Ok(answer.await?.map(|body| match most {
+                Some(most) => Either::Left(Limited::new(body, most)),
+                None => Either::Right(body),
+            }))
+        })
+    }
+}
+
+fn most_bytes(asked: &Uri) -> Option<usize> {
+    let fields = asked.query().unwrap_or_default().split('&');
+    let value = |name: &str| {
+        let mut fields = fields.clone();
+        fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+    };
+    if value("watch").is_some_and(|watch| watch != "false") {
+        return None;
+    }
+    let is_page = value("limit").is_some_and(|limit| limit != "1");
+    Some(if is_page { MAX_PAGE } else { MAX_ANSWER })
 }
 
 /// A write that was not sent.

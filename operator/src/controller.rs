@@ -150,8 +150,9 @@ async fn observed_pass(
 
 /// One pass; returns when to look again although nothing changes.
 async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Duration, PassError> {
+    let root = &context.keys.roots().secret;
     // 1. What is wanted, and what stands in the cluster.
-    let Some((chain, accepted)) = accepted::read(&context.client, namespace, name).await? else {
+    let Some((chain, accepted)) = accepted::read(&context.client, root, namespace, name).await? else {
         return Ok(RESYNC);
     };
     let uid = chain.uid().unwrap_or_default();
@@ -170,7 +171,7 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
     // 2. What can be built is looked after: its keys, whatever else happens.
     let kept = found.live.get(&("ConfigMap", accepted_config_map(name)));
     let kept = kept.and_then(|kept| ConfigMap::deserialize(kept).ok());
-    let accepted = accepted.where_buildable(&chain, kept.as_ref(), |valid| {
+    let accepted = accepted.where_buildable(&chain, kept.as_ref(), root, |valid| {
         build::mistakes(valid, &context.settings, &found.majors)
     });
     if accepted.chain().is_some() {
@@ -237,15 +238,16 @@ async fn bring_about(
         chain: &valid.name,
         owner: &uid,
     };
+    let roots = context.keys.roots();
     if let Accepted::Now(_) = accepted
-        && let Some(not_kept) = writer.keep_accepted(accepted::keep(chain), &found.live).await
+        && let kept = accepted::keep(chain, &roots.secret)
+        && let Some(not_kept) = writer.keep_accepted(kept, &found.live).await
     {
         return (Some(not_kept), Vec::new());
     }
     let Ok(chain_id) = ChainId::new(uid.clone()) else {
         return (None, Vec::new());
     };
-    let roots = context.keys.roots();
     let prepared = build::build(
         valid,
         &mut Given {

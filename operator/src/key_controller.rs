@@ -146,7 +146,6 @@ impl KeyController {
             leader,
             woken,
             shutdown,
-            pulse: None,
         };
         Self {
             desired,
@@ -205,6 +204,7 @@ fn leader(roots: Roots, place: Place, clock: Clock) -> Leader {
         lags: BTreeMap::new(),
         told: Vec::new(),
         last_answers: 0,
+        pulse: None,
         issuers: BTreeMap::new(),
     }
 }

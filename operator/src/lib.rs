@@ -12,6 +12,7 @@ pub mod key_controller;
 pub mod lease;
 pub mod metrics;
 pub mod object_names;
+pub mod pages;
 pub mod process;
 pub mod schema;
 pub mod streams;

@@ -22,6 +22,8 @@ pub const POSTGRES_MAJOR_ANNOTATION: &str = "servicechain.dev/postgres-major";
 pub const BUNDLE_KEY: &str = "bundle.jws";
 /// Key of the last accepted spec in its `ConfigMap`.
 pub const ACCEPTED_KEY: &str = "spec.json";
+/// Key of what shows that the operator wrote that spec: HMAC-SHA256 by its root secret, base64url.
+pub const ACCEPTED_SEAL_KEY: &str = "spec.seal";
 /// Keys of a client's credentials in its Secret.
 pub const CLIENT_ID_KEY: &str = "clientID";
 pub const CLIENT_SECRET_KEY: &str = "clientSecret";

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::health::{Health, Pulse};
 use crate::metrics::Metrics;
+use crate::pages::Pages;
 
 /// The API server ends a watch after this. Balancers between us and it cut idle connections at 240 s and later, often
 /// without telling.
@@ -160,25 +161,23 @@ where
     async fn list(&self) -> Result<(String, bool), (Option<String>, Interrupted)> {
         let failed = |interrupted| (None, interrupted);
         self.send(Event::Init).await.map_err(failed)?;
-        let mut params = ListParams::default().limit(PAGE);
+        let mut params = ListParams::default();
         params.label_selector.clone_from(&self.label);
-        loop {
+        let mut pages = Pages::of(params, PAGE);
+        while let Some(params) = pages.wanted() {
             let what = format!("cannot list {}", self.kind);
             let page = within(READ_TIMEOUT, what, self.api.list_metadata(&params)).await;
-            let page = page.map_err(|error| failed(interrupted(error)))?;
+            let objects = pages.take(page);
+            let objects = objects.map_err(|error| failed(interrupted(error)))?;
             self.pulse.beat();
-            for object in page.items {
+            for object in objects {
                 self.send(Event::InitApply(trimmed(object)))
                     .await
                     .map_err(failed)?;
             }
-            let more = page.metadata.continue_.filter(|token| !token.is_empty());
-            if more.is_none() {
-                self.send(Event::InitDone).await.map_err(failed)?;
-                return Ok((page.metadata.resource_version.unwrap_or_default(), true));
-            }
-            params.continue_token = more;
         }
+        self.send(Event::InitDone).await.map_err(failed)?;
+        Ok((pages.version().unwrap_or_default(), true))
     }
 
     /// What changes from a version on, until the API server ends the watch; then where it was.

@@ -111,6 +111,25 @@ async fn what_somebody_else_makes_of_the_config_map_is_undone() {
 }
 
 #[tokio::test]
+async fn a_config_map_that_somebody_made_immutable_is_made_anew_and_keys_go_on() {
+    let shop = Shop::start().await;
+    let before = shop.await_in_sync().await.newest.unwrap();
+    let bytes = shop.cluster.bundle().await.unwrap();
+    shop.overwrite(|map| map.immutable = Some(true)).await;
+    await_condition("one that can be written", DEADLINE, async || {
+        match shop.cluster.config_map().await {
+            Some(map) if map.immutable != Some(true) => Ok(()),
+            map => Err(format!("{map:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(shop.cluster.bundle().await.unwrap(), bytes);
+    shop.revoke("mallory", json!({"subject": "mallory"})).await;
+    shop.await_generation("the revocation", before.0.next()).await;
+}
+
+#[tokio::test]
 async fn a_config_map_of_somebody_else_is_never_touched_and_named() {
     let cluster = Cluster::new(client().await).await;
     let theirs: ConfigMap = cluster

@@ -7,9 +7,10 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use servicechain_crds::service_chain::ServiceChainSpec;
 use servicechain_crds::{Mistakes, ServiceChain, ValidatedChain, validated};
+use servicechain_keys::{ChainId, Mac, RootSecret};
 
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
-use crate::object_names::{ACCEPTED_KEY, accepted_config_map, chain_labels};
+use crate::object_names::{ACCEPTED_KEY, ACCEPTED_SEAL_KEY, accepted_config_map, chain_labels};
 
 /// What of a chain can be built.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,7 @@ impl Accepted {
         self,
         chain: &ServiceChain,
         map: Option<&ConfigMap>,
+        root: &RootSecret,
         mistakes_in: impl Fn(&ValidatedChain) -> Mistakes,
     ) -> Self {
         let mut mistakes = self.chain().map(&mistakes_in).unwrap_or_default();
@@ -57,7 +59,7 @@ impl Accepted {
             return self;
         }
         mistakes.extend(self.mistakes().into_iter().flatten().cloned());
-        let kept = map.and_then(|map| kept_spec(chain, map));
+        let kept = map.and_then(|map| kept_spec(chain, map, root));
         match kept.and_then(|kept| before(chain, &kept)) {
             Some(chain) if mistakes_in(&chain).is_empty() => Self::Before { chain, mistakes },
             _ => Self::Never(mistakes),
@@ -81,6 +83,7 @@ pub fn judge(chain: &ServiceChain, kept: Option<&ServiceChainSpec>) -> Accepted 
 /// A chain and what of it can be built, both read from the API server now. `None`: there is no such chain.
 pub async fn read(
     client: &Client,
+    root: &RootSecret,
     namespace: &str,
     name: &str,
 ) -> Result<Option<(ServiceChain, Accepted)>, ApiError> {
@@ -89,18 +92,27 @@ pub async fn read(
     let Some(chain) = within(READ_TIMEOUT, what, chains.get_opt(name)).await? else {
         return Ok(None);
     };
+    let now = judge(&chain, None);
+    if let Accepted::Now(_) = now {
+        return Ok(Some((chain, now)));
+    }
     let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let what = format!("cannot read the last accepted spec of {namespace}/{name}");
     let map = within(READ_TIMEOUT, what, maps.get_opt(&accepted_config_map(name))).await?;
-    let kept = map.and_then(|map| kept_spec(&chain, &map));
+    let kept = map.and_then(|map| kept_spec(&chain, &map, root));
     let accepted = judge(&chain, kept.as_ref());
     Ok(Some((chain, accepted)))
 }
 
-/// The `ConfigMap` that keeps an accepted spec. Its owner is the chain.
+/// The `ConfigMap` that keeps an accepted spec. Its owner is the chain. What is in it is sealed by `root`: it says whose
+/// tokens are good, and more people may write a `ConfigMap` than a chain.
 #[must_use]
-pub fn keep(chain: &ServiceChain) -> Value {
+pub fn keep(chain: &ServiceChain, root: &RootSecret) -> Value {
     let name = chain.name_any();
+    // These types always serialize.
+    let text = serde_json::to_string(&chain.spec).unwrap_or_default();
+    // The API server stores no chain without a UID.
+    let seal = chain_id(chain).map(|id| root.seal(&id, text.as_bytes()).to_string());
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -109,8 +121,7 @@ pub fn keep(chain: &ServiceChain) -> Value {
             "labels": chain_labels(&name),
             "ownerReferences": [owner(chain)],
         },
-        // These types always serialize.
-        "data": {ACCEPTED_KEY: serde_json::to_string(&chain.spec).unwrap_or_default()},
+        "data": {ACCEPTED_KEY: text, ACCEPTED_SEAL_KEY: seal.unwrap_or_default()},
     })
 }
 
@@ -138,14 +149,26 @@ fn before(chain: &ServiceChain, kept: &ServiceChainSpec) -> Option<ValidatedChai
     validated(&before).ok()
 }
 
-/// That of a chain of the same name that is gone, or of anybody else, counts for nothing.
-fn kept_spec(chain: &ServiceChain, map: &ConfigMap) -> Option<ServiceChainSpec> {
-    let uid = chain.uid();
-    let is_ours = map
-        .owner_references()
-        .iter()
-        .any(|owner| Some(&owner.uid) == uid.as_ref());
-    let text = map.data.as_ref()?.get(ACCEPTED_KEY).filter(|_| is_ours)?;
+fn chain_id(chain: &ServiceChain) -> Option<ChainId> {
+    ChainId::new(chain.uid()?).ok()
+}
+
+/// That of a chain of the same name that is gone, or what anybody else wrote, counts for nothing.
+fn kept_spec(chain: &ServiceChain, map: &ConfigMap, root: &RootSecret) -> Option<ServiceChainSpec> {
+    let data = map.data.as_ref()?;
+    let text = data.get(ACCEPTED_KEY)?;
+    let seal: Option<Mac> = data.get(ACCEPTED_SEAL_KEY).and_then(|seal| seal.parse().ok());
+    let is_ours = seal
+        .zip(chain_id(chain))
+        .is_some_and(|(seal, id)| root.verify_seal(&seal, &id, text.as_bytes()).is_ok());
+    if !is_ours {
+        tracing::warn!(
+            namespace = chain.namespace(),
+            chain = chain.name_any(),
+            "what is kept as the last accepted spec was not written by this operator for this chain, and counts for nothing"
+        );
+        return None;
+    }
     serde_json::from_str(text)
         .inspect_err(
             |error| tracing::warn!(chain = chain.name_any(), %error, "the last accepted spec is unreadable"),
@@ -172,6 +195,14 @@ mod tests {
         .unwrap()
     }
 
+    fn root() -> RootSecret {
+        RootSecret::new([7; 32])
+    }
+
+    fn kept(chain: &ServiceChain) -> ConfigMap {
+        serde_json::from_value(keep(chain, &root())).unwrap()
+    }
+
     fn good() -> ServiceChain {
         chain(&json!([{"name": "a", "database": {"managed": {}}}]))
     }
@@ -196,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_built_with_these_settings_leaves_what_was_accepted_before() {
-        let kept: ConfigMap = serde_json::from_value(keep(&good())).unwrap();
+        let kept = kept(&good());
         let other = chain(&json!([{"name": "b", "database": {"managed": {}}}]));
         let refuse = |name: &'static str| {
             move |chain: &ValidatedChain| {
@@ -208,25 +239,53 @@ mod tests {
             }
         };
         let now = || judge(&other, None);
-        assert_eq!(now().where_buildable(&other, Some(&kept), refuse("a")), now());
-        let left = now().where_buildable(&other, Some(&kept), refuse("b"));
+        let judged = |map, name| now().where_buildable(&other, map, &root(), refuse(name));
+        assert_eq!(judged(Some(&kept), "a"), now());
+        let left = judged(Some(&kept), "b");
         assert!(matches!(&left, Accepted::Before { chain, .. } if chain.service("a").is_some()));
-        assert!(matches!(
-            now().where_buildable(&other, None, refuse("b")),
-            Accepted::Never(_)
-        ));
-        assert!(matches!(
-            now().where_buildable(&other, Some(&kept), refuse("")),
-            Accepted::Never(_)
-        ));
+        assert!(matches!(judged(None, "b"), Accepted::Never(_)));
+        assert!(matches!(judged(Some(&kept), ""), Accepted::Never(_)));
     }
 
     #[test]
     fn what_is_kept_is_read_back_only_for_the_chain_that_it_was_kept_for() {
-        let kept: ConfigMap = serde_json::from_value(keep(&good())).unwrap();
-        assert_eq!(kept_spec(&good(), &kept), Some(good().spec));
+        let kept = kept(&good());
+        assert_eq!(kept_spec(&good(), &kept, &root()), Some(good().spec));
         let mut recreated = good();
         recreated.metadata.uid = Some("2".to_owned());
-        assert_eq!(kept_spec(&recreated, &kept), None);
+        assert_eq!(kept_spec(&recreated, &kept, &root()), None);
+    }
+
+    #[test]
+    fn what_somebody_else_puts_in_the_place_of_the_kept_spec_counts_for_nothing() {
+        let theirs = || {
+            let mut theirs = good();
+            let jwks = json!({"configMapKeyRef": {"name": "theirs", "key": "jwks"}});
+            let rotten =
+                json!([{"name": "rotten", "static": {"url": "https://their.example", "jwks": jwks}}]);
+            theirs.spec.issuers = serde_json::from_value(rotten).unwrap();
+            theirs
+        };
+        let data = |map: ConfigMap| map.data.unwrap();
+        // Owner and labels are left as they are: anybody can copy them.
+        let mut with_our_seal = kept(&good());
+        let text = data(kept(&theirs())).remove(ACCEPTED_KEY).unwrap();
+        with_our_seal
+            .data
+            .as_mut()
+            .unwrap()
+            .insert(ACCEPTED_KEY.to_owned(), text);
+        let mut without = kept(&theirs());
+        without.data.as_mut().unwrap().remove(ACCEPTED_SEAL_KEY);
+        let with_their_root = keep(&theirs(), &RootSecret::new([8; 32]));
+        let with_their_root: ConfigMap = serde_json::from_value(with_their_root).unwrap();
+        let mut of_their_chain = theirs();
+        of_their_chain.metadata.uid = Some("2".to_owned());
+        let mut of_their_chain = kept(&of_their_chain);
+        of_their_chain.metadata = kept(&good()).metadata;
+        for map in [with_our_seal, without, with_their_root, of_their_chain] {
+            assert_eq!(kept_spec(&good(), &map, &root()), None, "{map:?}");
+        }
+        assert_eq!(kept_spec(&good(), &kept(&theirs()), &root()), Some(theirs().spec));
     }
 }

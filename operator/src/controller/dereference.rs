@@ -6,9 +6,7 @@ use std::fmt::Debug;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
@@ -22,16 +20,20 @@ use servicechain_keys::Digest;
 
 use super::build::FoundClient;
 use super::observed::{self, Observed};
+use super::status::workloads::REVISION_ANNOTATION;
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::object_names::{
     self, CHAIN_LABEL, CLIENT_ID_KEY, CLIENT_SECRET_KEY, COMPONENT_LABEL, Component,
     POSTGRES_MAJOR_ANNOTATION, accepted_config_map, object, store_secret,
 };
+use crate::pages::Pages;
 
 /// Secrets read at a time.
 const CONCURRENCY: usize = 8;
-/// ConfigMaps listed at a time.
+/// Objects listed at a time.
 const PAGE: u32 = 50;
+/// Events of one object that are looked at.
+const EVENTS: u32 = 100;
 
 /// What a pass goes by.
 #[derive(Debug, Default)]
@@ -56,26 +58,30 @@ pub async fn dereference(
     name: &str,
     chain: Option<&ValidatedChain>,
 ) -> Result<Dereferenced, ApiError> {
+    let components = chain.map(object_names::components).unwrap_or_default();
     let reader = Reader {
         client,
         namespace,
         name,
+        built: components
+            .iter()
+            .map(|component| object(name, *component))
+            .collect(),
     };
-    let (deployments, stateful_sets, replica_sets, mut pods, claims) = tokio::try_join!(
-        reader.list::<Deployment>(),
-        reader.list::<StatefulSet>(),
-        reader.list::<ReplicaSet>(),
-        reader.list::<Pod>(),
-        reader.list::<PersistentVolumeClaim>(),
+    let (deployments, stateful_sets, replica_sets, pods, claims) = tokio::try_join!(
+        reader.built::<Deployment>(),
+        reader.built::<StatefulSet>(),
+        reader.list(trim_replica_set),
+        reader.list(observed::trim),
+        reader.built::<PersistentVolumeClaim>(),
     )?;
     let (services, accounts, config_maps, policies, budgets) = tokio::try_join!(
-        reader.list::<Service>(),
-        reader.list::<ServiceAccount>(),
+        reader.built::<Service>(),
+        reader.built::<ServiceAccount>(),
         reader.config_maps(chain),
-        reader.list::<NetworkPolicy>(),
-        reader.list::<PodDisruptionBudget>(),
+        reader.built::<NetworkPolicy>(),
+        reader.built::<PodDisruptionBudget>(),
     )?;
-    pods.iter_mut().for_each(observed::trim);
     let mut live = Live::new();
     remember(&mut live, &deployments);
     remember(&mut live, &stateful_sets);
@@ -132,19 +138,55 @@ struct Reader<'a> {
     namespace: &'a str,
     /// Of the chain.
     name: &'a str,
+    /// Names of what is built for its components.
+    built: BTreeSet<String>,
 }
 
 type KeysByName = BTreeMap<String, BTreeSet<String>>;
 
 impl Reader<'_> {
-    async fn list<K>(&self) -> Result<Vec<K>, ApiError>
+    /// Each object is trimmed before the next page is read.
+    async fn list<K>(&self, trim: impl Fn(&mut K)) -> Result<Vec<K>, ApiError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
         let api = Api::<K>::namespaced(self.client.clone(), self.namespace);
         let params = ListParams::default().labels(&format!("{CHAIN_LABEL}={}", self.name));
-        let what = format!("cannot list {} of {}", K::plural(&()), self.namespace);
-        Ok(within(READ_TIMEOUT, what, api.list(&params)).await?.items)
+        let mut pages = Pages::of(params, PAGE);
+        let mut found = Vec::new();
+        while let Some(params) = pages.wanted() {
+            let what = format!("cannot list {} of {}", K::plural(&()), self.namespace);
+            let page = within(READ_TIMEOUT, what, api.list(&params)).await;
+            let mut objects = pages.take(page)?;
+            objects.iter_mut().for_each(&trim);
+            found.append(&mut objects);
+        }
+        Ok(found)
+    }
+
+    /// Those that are built, whole; of others, which anybody may fill and label, only that they are there, whose they
+    /// are, and what is never made again.
+    async fn built<K>(&self) -> Result<Vec<K>, ApiError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Default
+            + DeserializeOwned,
+    {
+        let trim = |object: &mut K| {
+            if self.built.contains(&object.name_any()) {
+                return;
+            }
+            let mut metadata = std::mem::take(object.meta_mut());
+            metadata.managed_fields = None;
+            if let Some(annotations) = &mut metadata.annotations {
+                annotations.retain(|name, _| name == POSTGRES_MAJOR_ANNOTATION);
+            }
+            *object = K::default();
+            *object.meta_mut() = metadata;
+        };
+        self.list(trim).await
     }
 
     /// Those that are built, whole; of others, which anybody may fill and label, only that they are there.
@@ -155,14 +197,13 @@ impl Reader<'_> {
             .iter()
             .map(|component| object_names::config(self.name, *component));
         let whole: BTreeSet<String> = configs.chain([accepted_config_map(self.name)]).collect();
-        let mut params = ListParams::default()
-            .labels(&format!("{CHAIN_LABEL}={}", self.name))
-            .limit(PAGE);
+        let params = ListParams::default().labels(&format!("{CHAIN_LABEL}={}", self.name));
+        let mut pages = Pages::of(params, PAGE);
         let mut found = Vec::new();
-        loop {
+        while let Some(params) = pages.wanted() {
             let what = format!("cannot list configmaps of {}", self.namespace);
-            let page = within(READ_TIMEOUT, what, api.list_metadata(&params)).await?;
-            for mut seen in page.items {
+            let page = within(READ_TIMEOUT, what, api.list_metadata(&params)).await;
+            for mut seen in pages.take(page)? {
                 let name = seen.name_any();
                 if !whole.contains(&name) {
                     seen.metadata.annotations = None;
@@ -176,11 +217,8 @@ impl Reader<'_> {
                 let what = format!("cannot read the ConfigMap {name}");
                 found.extend(within(READ_TIMEOUT, what, api.get_opt(&name)).await?);
             }
-            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if params.continue_token.is_none() {
-                return Ok(found);
-            }
         }
+        Ok(found)
     }
 
     async fn secrets(
@@ -228,7 +266,9 @@ impl Reader<'_> {
         let api = Api::<Event>::namespaced(self.client.clone(), self.namespace);
         let mut events = Vec::new();
         for uid in uids {
-            let params = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
+            let params = ListParams::default()
+                .fields(&format!("involvedObject.uid={uid}"))
+                .limit(EVENTS);
             match within(READ_TIMEOUT, "cannot list Events", api.list(&params)).await {
                 Ok(list) => events.extend(list.items),
                 Err(error) => {
@@ -251,6 +291,15 @@ fn store_secret_names<'a>(name: &'a str, chain: &'a ValidatedChain) -> impl Iter
             },
         )
     })
+}
+
+/// Leaves of a `ReplicaSet` whose it is, which revision, and how it stands.
+fn trim_replica_set(set: &mut ReplicaSet) {
+    set.metadata.managed_fields = None;
+    if let Some(annotations) = &mut set.metadata.annotations {
+        annotations.retain(|name, _| name == REVISION_ANNOTATION);
+    }
+    set.spec = None;
 }
 
 fn remember<K>(live: &mut Live, objects: &[K])

@@ -16,6 +16,7 @@ use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::clock::Clock;
 use crate::key_controller::KeyChains;
 use crate::key_controller::revocation_status::{held_by_nobody, write};
+use crate::pages::{self, Pages};
 
 /// Changes that come together are looked at together.
 const GATHER: Duration = Duration::from_millis(500);
@@ -35,6 +36,9 @@ pub(super) async fn run(context: &Context, changed: Arc<Notify>) {
     }
 }
 
+/// Chains listed at a time.
+const PAGE: u32 = 100;
+
 /// Tells each `Revocation` whose chain is not there, or has no keys yet, in one namespace or in all.
 ///
 /// # Errors
@@ -46,27 +50,23 @@ pub async fn look(
     clock: &Clock,
 ) -> Result<(), ApiError> {
     let revocations: Api<Revocation> = everywhere_or(namespace, client);
-    let all = ListParams::default();
-    let what = "cannot list Revocations";
-    let revocations = within(READ_TIMEOUT, what, revocations.list(&all)).await?;
-    if revocations.items.is_empty() {
+    let revocations = pages::read(&revocations, "cannot list Revocations", |_| true).await?;
+    if revocations.is_empty() {
         return Ok(());
     }
     let chains: Api<ServiceChain> = everywhere_or(namespace, client);
-    let chains = within(READ_TIMEOUT, "cannot list chains", chains.list_metadata(&all)).await?;
-    let chains: BTreeMap<_, _> = chains
-        .items
-        .into_iter()
-        .map(|chain| {
-            (
-                (chain.namespace(), chain.name_any()),
-                chain.uid().unwrap_or_default(),
-            )
-        })
-        .collect();
+    let mut pages = Pages::of(ListParams::default(), PAGE);
+    let mut known = BTreeMap::new();
+    while let Some(params) = pages.wanted() {
+        let page = within(READ_TIMEOUT, "cannot list chains", chains.list_metadata(&params)).await;
+        known.extend(pages.take(page)?.into_iter().map(|chain| {
+            let uid = chain.uid().unwrap_or_default();
+            ((chain.namespace(), chain.name_any()), uid)
+        }));
+    }
     for object in revocations {
         let chain = &object.spec.chain_ref.name;
-        let uid = chains.get(&(object.namespace(), chain.clone()));
+        let uid = known.get(&(object.namespace(), chain.clone()));
         let trouble = match uid {
             None => Trouble::new(
                 Reason::NoSuchChain,

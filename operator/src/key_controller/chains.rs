@@ -179,7 +179,12 @@ impl Shared {
         let woken = Arc::new(Notify::new());
         let external = ExternalIssuers::new(self.rules.clone(), Arc::clone(&self.clock), Arc::clone(&woken));
         let external = Arc::new(external);
-        let cluster = Cluster::new(self.client.clone(), chain, Arc::clone(&external))?;
+        let cluster = Cluster::new(
+            self.client.clone(),
+            Arc::clone(&self.roots.secret),
+            chain,
+            Arc::clone(&external),
+        )?;
         let roots = self.roots.of(cluster.chain().clone());
         let mut leader = leader(
             roots,

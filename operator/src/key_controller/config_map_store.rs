@@ -7,7 +7,7 @@ use std::str;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 
 use super::place::{Claim, PlaceError, Stored};
 use crate::api_client::{ApiError, READ_TIMEOUT, WRITE_TIMEOUT, within};
@@ -64,15 +64,65 @@ impl ConfigMapStore {
             ..PostParams::default()
         };
         let what = format!("cannot write ConfigMap {}", self.name);
-        let written = match read {
-            None => within(WRITE_TIMEOUT, what, self.api.create(&params, &map)).await,
-            Some(_) => within(WRITE_TIMEOUT, what, self.api.replace(&self.name, &params, &map)).await,
+        let mut written = match read {
+            None => within(WRITE_TIMEOUT, what.clone(), self.api.create(&params, &map)).await,
+            Some(_) => {
+                within(
+                    WRITE_TIMEOUT,
+                    what.clone(),
+                    self.api.replace(&self.name, &params, &map),
+                )
+                .await
+            }
         };
+        if let (Some(read), Err(error)) = (read, &written)
+            && error.code() == Some(422)
+            && self.remove_immutable(read).await?
+        {
+            // Where this does not happen, the bundle is adopted from pods (ADR 3).
+            let new = self.config_map(None, bytes);
+            written = within(WRITE_TIMEOUT, what, self.api.create(&params, &new)).await;
+        }
         match written {
             Ok(map) => Ok(map.metadata.resource_version.unwrap_or_default()),
             Err(error) if error.code() == Some(409) => Err(PlaceError::Conflict),
             // It was deleted since it was read.
             Err(error) if read.is_some() && error.code() == Some(404) => Err(PlaceError::Conflict),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the map that was read was one that nobody can write any more, and is gone now.
+    async fn remove_immutable(&self, read: &str) -> Result<bool, PlaceError> {
+        let what = format!("cannot read ConfigMap {}", self.name);
+        let map = within(READ_TIMEOUT, what, self.api.get_opt(&self.name)).await?;
+        let map = map.ok_or(PlaceError::Conflict)?;
+        if map.metadata.resource_version.as_deref() != Some(read) {
+            return Err(PlaceError::Conflict);
+        }
+        if map.immutable != Some(true) {
+            return Ok(false);
+        }
+        if map.metadata.finalizers.is_some_and(|all| !all.is_empty()) {
+            return Err(PlaceError::Immutable(self.name.clone()));
+        }
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: map.metadata.uid,
+                resource_version: Some(read.to_owned()),
+            }),
+            ..DeleteParams::default()
+        };
+        let what = format!("cannot delete ConfigMap {}, which is immutable", self.name);
+        match within(WRITE_TIMEOUT, what, self.api.delete(&self.name, &params)).await {
+            Ok(_) => {
+                tracing::warn!(
+                    name = self.name,
+                    "somebody made the chain's keys immutable: their ConfigMap is made anew"
+                );
+                Ok(true)
+            }
+            Err(error) if matches!(error.code(), Some(404 | 409)) => Err(PlaceError::Conflict),
             Err(error) => Err(error.into()),
         }
     }
@@ -112,7 +162,8 @@ impl ConfigMapStore {
                 .filter(|(name, _)| *name == CHAIN_LABEL)
                 .any(has);
         let is_alone = map.data.as_ref().is_some_and(|data| data.len() == 1)
-            && map.binary_data.as_ref().is_none_or(BTreeMap::is_empty);
+            && map.binary_data.as_ref().is_none_or(BTreeMap::is_empty)
+            && map.immutable != Some(true);
         Ok(match is_ours {
             true if controller.is_some() && is_alone && self.labels.iter().all(has) => Claim::Intact,
             true => Claim::Changed,

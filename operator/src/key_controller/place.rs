@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, ResourceExt as _};
 use servicechain_crds::{Revocation, ServiceChain, ValidatedChain};
 use servicechain_keys::rotation::Desired;
-use servicechain_keys::{ChainId, HeldBundle, NumericDate};
+use servicechain_keys::{ChainId, HeldBundle, NumericDate, RootSecret};
 use tokio::sync::watch;
 
 use super::bundle_file::BundleFile;
@@ -98,6 +98,7 @@ pub(super) struct Local {
 #[derive(Clone)]
 pub(super) struct Cluster {
     client: Client,
+    root: Arc<RootSecret>,
     chain: ChainId,
     namespace: String,
     name: String,
@@ -179,7 +180,12 @@ impl Place {
 
 impl Cluster {
     /// None for an object that the API server never stored.
-    pub(super) fn new(client: Client, chain: &ServiceChain, external: Arc<ExternalIssuers>) -> Option<Self> {
+    pub(super) fn new(
+        client: Client,
+        root: Arc<RootSecret>,
+        chain: &ServiceChain,
+        external: Arc<ExternalIssuers>,
+    ) -> Option<Self> {
         let id = ChainId::new(chain.uid()?).ok()?;
         let (namespace, name) = (chain.namespace()?, chain.name_any());
         let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
@@ -187,6 +193,7 @@ impl Cluster {
         let pods = PodList::new(client.clone(), &namespace, &name, id.clone());
         Some(Self {
             client,
+            root,
             chain: id,
             namespace,
             name,
@@ -209,7 +216,7 @@ impl Cluster {
     }
 
     async fn wish(&self) -> Result<Wish, ApiError> {
-        let read = accepted::read(&self.client, &self.namespace, &self.name).await?;
+        let read = accepted::read(&self.client, &self.root, &self.namespace, &self.name).await?;
         let Some((object, accepted)) = read else {
             return Ok(Wish::Gone);
         };

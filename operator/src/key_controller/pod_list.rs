@@ -18,6 +18,7 @@ use servicechain_keys::{ChainId, PodId, Workload};
 use super::Pod;
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::object_names::{CHAIN_LABEL, Component, object};
+use crate::pages::Pages;
 
 /// Name of the port where a pod is asked for its keys; the container that has it is the verifier.
 pub const KEYS_PORT: &str = "keys";
@@ -132,18 +133,14 @@ impl PodList {
     {
         let mut all = Vec::new();
         // Neither a version nor a version match: the API server answers with the newest there is.
-        let mut params = ListParams::default()
-            .labels(&format!("{CHAIN_LABEL}={}", self.name))
-            .limit(PAGE);
-        loop {
+        let params = ListParams::default().labels(&format!("{CHAIN_LABEL}={}", self.name));
+        let mut pages = Pages::of(params, PAGE);
+        while let Some(params) = pages.wanted() {
             let what = format!("cannot list the {what} of chain {}/{}", self.namespace, self.name);
-            let list = within(READ_TIMEOUT, what, page(params.clone())).await?;
-            all.extend(list.items.into_iter().filter_map(&trim));
-            match list.metadata.continue_.filter(|next| !next.is_empty()) {
-                Some(next) => params.continue_token = Some(next),
-                None => return Ok(all),
-            }
+            let list = within(READ_TIMEOUT, what, page(params)).await;
+            all.extend(pages.take(list)?.into_iter().filter_map(&trim));
         }
+        Ok(all)
     }
 }
 

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::chain_of;
 use super::step::{After, Leader};
-use crate::health::Pulse;
 
 /// Changes that come together are published together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -25,8 +24,6 @@ pub(super) struct Rounds {
     pub leader: Leader,
     pub woken: Arc<Notify>,
     pub shutdown: CancellationToken,
-    /// Beats with every round. Whoever started the loop has it too: a loop that panics is missed.
-    pub pulse: Option<Arc<Pulse>>,
 }
 
 impl Rounds {
@@ -35,9 +32,7 @@ impl Rounds {
         let mut pace = Pace::new();
         // A round is never given up between REPLACE and its end: what it wrote would look like somebody else's.
         while !shutdown.is_cancelled() {
-            if let Some(pulse) = &self.pulse {
-                pulse.beat();
-            }
+            self.leader.beat();
             let begun = Instant::now();
             let pause = match self.leader.round().await {
                 Ok(after) => pace.after(after),

@@ -24,6 +24,7 @@ use super::roots::Roots;
 use super::state::{IssuerStanding, KeyState};
 use super::{Pod, chain_of};
 use crate::clock::Clock;
+use crate::health::Pulse;
 
 /// Pods asked at a time.
 const CONCURRENCY: usize = 32;
@@ -55,6 +56,9 @@ pub(super) struct Leader {
     /// What the last round had to say: it is not said again.
     pub told: Vec<Event>,
     pub last_answers: usize,
+    /// Beats with every round, and with every pod of it that was asked: a round of many pods that do not answer is long,
+    /// and hangs nowhere.
+    pub pulse: Option<Arc<Pulse>>,
     /// How issuers stand that are not the chain's own.
     pub issuers: BTreeMap<String, IssuerStanding>,
 }
@@ -209,6 +213,12 @@ impl Leader {
         Ok(Some(bundle))
     }
 
+    pub(super) fn beat(&self) {
+        if let Some(pulse) = &self.pulse {
+            pulse.beat();
+        }
+    }
+
     async fn ask_everybody(
         &self,
         pods: &[Pod],
@@ -224,6 +234,7 @@ impl Leader {
             .collect();
         let heard: Vec<_> = stream::iter(exchanges)
             .buffer_unordered(CONCURRENCY)
+            .inspect(|_| self.beat())
             .collect()
             .await;
         let mut asked = Asked {
@@ -294,4 +305,80 @@ fn algorithm_of(desired: &Desired, issuer: &str) -> Option<Algorithm> {
             KeySource::Managed { algorithm, .. } => Some(algorithm),
             _ => None,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use servicechain_keys::{ChainId, RootSecret, TrustKey, Workload};
+    use tokio::net::TcpListener;
+    use tokio::sync::Notify;
+
+    use super::super::external::{ExternalIssuers, FetchRules};
+    use super::super::place::Local;
+    use super::super::{BundleFile, leader};
+    use super::*;
+    use crate::clock;
+    use crate::health::Health;
+
+    fn asked_of_nobody(folder: &std::path::Path) -> Leader {
+        let chain = ChainId::new("chain-1").unwrap();
+        let desired = Desired {
+            chain: chain.clone(),
+            policy: servicechain_keys::Policy {
+                clock_skew: Duration::ZERO,
+                max_token_bytes: 8192,
+                max_token_lifetime: Duration::from_hours(24),
+                required_claims: Vec::new(),
+            },
+            issuers: Vec::new(),
+            revocations: Vec::new(),
+            rotate_keys_before: None,
+        };
+        let roots = Roots {
+            chain,
+            trust: Arc::new(TrustKey::from_seed(&[1; 32]).unwrap()),
+            secret: Arc::new(RootSecret::new([2; 32])),
+        };
+        let rules = FetchRules::unrestricted();
+        let external = ExternalIssuers::new(rules, clock::system(), Arc::new(Notify::new()));
+        let place = Place::Local(Local {
+            store: BundleFile::new(folder.join("bundle.jws")),
+            desired: watch::channel(desired).1,
+            pods: watch::channel(Vec::new()).1,
+            external: Arc::new(external),
+        });
+        leader(roots, place, clock::system())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_of_very_many_pods_that_do_not_answer_is_not_taken_for_one_that_hangs() {
+        // Accepts nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let pods: Vec<Pod> = (0..CONCURRENCY * 5)
+            .map(|number| Pod {
+                name: format!("pod-{number}"),
+                listed: ListedPod {
+                    pod: PodId::new(format!("pod-{number}")).unwrap(),
+                    issuer: None,
+                    addressed: true,
+                    runs: true,
+                    ready: true,
+                    ended: false,
+                },
+                workload: Workload::new("a").unwrap(),
+                keys_address: Some(address.clone()),
+            })
+            .collect();
+        let health = Health::default();
+        let folder = tempfile::tempdir().unwrap();
+        let mut leader = asked_of_nobody(folder.path());
+        leader.pulse = Some(Arc::new(health.expect("the keys", Duration::from_secs(5))));
+        let begun = Instant::now();
+        let asked = leader.ask_everybody(&pods, None, None).await;
+        assert!(asked.answers.is_empty() && begun.elapsed() > Duration::from_secs(9));
+        assert_eq!(health.stuck(), [""; 0]);
+    }
 }

@@ -12,10 +12,15 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use tower::Layer as _;
+
 use super::*;
+use crate::api_client::{BoundedAnswers, MAX_PAGE};
 
 enum Answer {
     Refuse(u16),
+    /// A page larger than any that is read.
+    Flood,
     List(Vec<&'static str>, &'static str),
     /// Sends these, then ends or hangs.
     Watch(Vec<Value>, bool),
@@ -37,7 +42,7 @@ impl Server {
             async move { server.answer(query).await }
         });
         let watches = Watches {
-            client: Client::new(service, "default"),
+            client: Client::new(BoundedAnswers.layer(service), "default"),
             namespace: Some("shop".to_owned()),
             health: health.clone(),
             metrics: Metrics::default(),
@@ -57,6 +62,7 @@ impl Server {
                 let body = json!({"kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": "x"});
                 (code, whole(&body))
             }
+            Some(Answer::Flood) => (200, whole(&json!("x".repeat(MAX_PAGE)))),
             Some(Answer::List(names, version)) => {
                 let items = names.into_iter().map(|name| object(name, "1")["object"].clone());
                 let body = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version}, "items": items.collect::<Vec<_>>()});
@@ -156,6 +162,21 @@ async fn a_watch_goes_on_where_it_was_when_it_ends_or_fails_and_lists_again_when
         "{}",
         asked[2]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_somebody_made_too_large_is_read_in_parts() {
+    let health = Health::default();
+    let answers = vec![Answer::Flood, Answer::Flood, Answer::List(vec!["one"], "10")];
+    let (server, stream) = Server::follow(answers, &health);
+    let mut stream = std::pin::pin!(stream);
+    for expected in ["Init", "InitApply(one)", "InitDone"] {
+        assert_eq!(next(&mut stream).await, expected);
+    }
+    let asked = server.asked();
+    for (asked, limit) in asked.iter().zip(["limit=500", "limit=125", "limit=31"]) {
+        assert!(asked.split('&').any(|part| part == limit), "{asked}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use super::words::quote;
 use crate::controller::observed::{Observed, Refusal};
 use crate::object_names::COMPONENT_LABEL;
 
-const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
+pub(crate) const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
 
 /// One component, as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

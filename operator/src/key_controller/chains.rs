@@ -52,7 +52,7 @@ struct Tracked {
     state: watch::Receiver<Arc<KeyState>>,
     seat: Arc<Seat>,
     shutdown: CancellationToken,
-    /// Held here too, so that a loop that panics is missed.
+    /// The leader's, held here too, so that a loop that panics is missed.
     _pulse: Arc<Pulse>,
 }
 
@@ -212,11 +212,11 @@ impl Shared {
             shutdown: shutdown.clone(),
             _pulse: Arc::clone(&pulse),
         };
+        leader.pulse = Some(pulse);
         let rounds = Rounds {
             leader,
             woken,
             shutdown,
-            pulse: Some(pulse),
         };
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}

@@ -25,6 +25,7 @@ use super::{Pod, chain_of};
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::controller::accepted;
 use crate::object_names::bundle_config_map;
+use crate::pages;
 
 /// Active keys older than this RFC 3339 time are replaced.
 pub const ROTATE_ANNOTATION: &str = "servicechain.dev/rotate-keys-before";
@@ -69,6 +70,8 @@ pub enum PlaceError {
         "the ConfigMap that the chain's keys need holds something else, and nobody owns it; delete it, or rename the chain"
     )]
     Unclaimed,
+    #[error("ConfigMap {0} is immutable, and its finalizers keep it from being made anew; remove them")]
+    Immutable(String),
 }
 
 /// What the chain asks of its keys, read just now; how issuers stand that are not its own; and the `Revocation`s that are
@@ -265,8 +268,8 @@ impl Cluster {
     async fn revocations(&self) -> Result<Vec<Revocation>, ApiError> {
         let api = Api::<Revocation>::namespaced(self.client.clone(), &self.namespace);
         let what = format!("cannot list the Revocations of namespace {}", self.namespace);
-        let list = within(READ_TIMEOUT, what, api.list(&kube::api::ListParams::default())).await?;
-        Ok(list.items)
+        let of_chain = |revocation: &Revocation| revocation.spec.chain_ref.name == self.name;
+        pages::read(&api, &what, of_chain).await
     }
 
     fn rotate_before(&self, object: &ServiceChain) -> Option<NumericDate> {

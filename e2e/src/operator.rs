@@ -20,7 +20,7 @@ use servicechain_operator::controller::{self, Context};
 use servicechain_operator::events::Events;
 use servicechain_operator::health::Health;
 use servicechain_operator::key_controller::external::FetchRules;
-use servicechain_operator::key_controller::{KeyChains, OperatorRoots};
+use servicechain_operator::key_controller::{KeyChains, Missing, OperatorRoots};
 use servicechain_operator::metrics::Metrics;
 use servicechain_operator::streams::Watches;
 use servicechain_operator::{api_client, clock};
@@ -155,7 +155,7 @@ pub struct Operator {
 
 impl Operator {
     pub async fn start(client: Client, namespace: &str) -> anyhow::Result<Self> {
-        let roots = OperatorRoots::ensure(&client, namespace).await?;
+        let roots = OperatorRoots::ensure(&client, namespace, Missing::MadeOnce(Some(namespace))).await?;
         let (health, metrics) = (Health::default(), Metrics::default());
         let keys = KeyChains::new(
             client.clone(),

@@ -107,6 +107,10 @@ pub struct Args {
     /// public addresses are called: chains' authors write the URLs, and pods, nodes and the cloud's metadata have addresses too
     #[arg(long, env = "ISSUER_NETWORKS", default_value = "", value_parser = networks)]
     pub issuer_networks: Networks,
+    /// Make a trust key or root secret that is gone anew although chains run; all of their pods must be replaced then. Take
+    /// it away again afterwards
+    #[arg(long, env = "REPLACE_LOST_ROOTS")]
+    pub replace_lost_roots: bool,
     /// Port of `/livez`, `/readyz` and `/metrics`
     #[arg(long, env = "ADMIN_PORT", default_value_t = 9090)]
     pub admin_port: u16,

@@ -41,7 +41,7 @@ pub use config_map_store::FIELD_MANAGER;
 pub use place::{Claim, PlaceError, ROTATE_ANNOTATION, Stored};
 pub use pod_list::KEYS_PORT;
 pub use push::Unheard;
-pub use roots::{OperatorRoots, Roots};
+pub use roots::{Missing, OperatorRoots, Roots};
 pub use state::{KeyState, Laggard, PodKeys};
 
 use crate::clock::Clock;

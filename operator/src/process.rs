@@ -21,7 +21,7 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::key_controller::knock::{self, KnockPort};
 use crate::key_controller::roots::RootsError;
-use crate::key_controller::{KeyChains, OperatorRoots};
+use crate::key_controller::{KeyChains, Missing, OperatorRoots};
 use crate::lease::{Candidate, LeaseState};
 use crate::metrics::Metrics;
 use crate::streams::Watches;
@@ -231,8 +231,13 @@ impl Replica {
     /// A leader makes them where there are none; the others wait for that.
     async fn roots(&self) -> OperatorRoots {
         const GATE: &str = "roots of trust";
+        let missing = if self.args.replace_lost_roots {
+            Missing::MadeAnew
+        } else {
+            Missing::MadeOnce(self.args.watch_namespace.as_deref())
+        };
         loop {
-            match OperatorRoots::ensure(&self.client, &self.args.operator_namespace).await {
+            match OperatorRoots::ensure(&self.client, &self.args.operator_namespace, missing).await {
                 Ok(roots) => {
                     self.health.open(GATE);
                     return roots;

@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use servicechain_crds::ServiceChain;
 use servicechain_e2e::cluster::{await_seen, fresh_namespace};
 use servicechain_fixtures::await_condition;
 use servicechain_keys::rotation::LaggardReason;
 use servicechain_keys::{Digest, Generation, RevocationKind};
-use servicechain_operator::key_controller::{FIELD_MANAGER, OperatorRoots, ROTATE_ANNOTATION};
+use servicechain_operator::key_controller::{FIELD_MANAGER, Missing, OperatorRoots, ROTATE_ANNOTATION};
 use servicechain_operator::lease::LeaseState;
 
 use crate::leader::{DEADLINE, Leader};
@@ -183,7 +183,7 @@ async fn pods_that_do_not_answer_are_named() {
 async fn roots_are_made_once_and_never_replaced() {
     let cluster = Cluster::new(client().await).await;
     let namespace = fresh_namespace(&cluster.client).await.unwrap();
-    let ensure = || OperatorRoots::ensure(&cluster.client, &namespace);
+    let ensure = || OperatorRoots::ensure(&cluster.client, &namespace, Missing::MadeOnce(Some(&namespace)));
     let (one, other) = tokio::join!(ensure(), ensure());
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.anchors(), other.anchors());
@@ -202,4 +202,45 @@ async fn roots_are_made_once_and_never_replaced() {
     assert!(error.to_string().contains("restore it from a backup"), "{error}");
     let kept = secrets.get("servicechain-root-secret").await.unwrap();
     assert_eq!(kept.metadata.resource_version, broken.metadata.resource_version);
+}
+
+#[tokio::test]
+async fn lost_roots_of_a_chain_that_has_keys_are_not_made_anew_without_an_order() {
+    let cluster = Cluster::new(client().await).await;
+    let namespace = cluster.namespace.as_str();
+    let ensure = |missing| OperatorRoots::ensure(&cluster.client, namespace, missing);
+    let made_once = Missing::MadeOnce(Some(namespace));
+    let secrets = Api::<Secret>::namespaced(cluster.client.clone(), namespace);
+    let lose = async |name| secrets.delete(name, &DeleteParams::default()).await.unwrap();
+    lose("servicechain-trust-key").await;
+    let before = ensure(made_once).await.unwrap();
+
+    let keys = json!({"generation": 7, "digest": "sha256:", "acknowledged": 0, "verifiers": 0});
+    let chains = Api::<ServiceChain>::namespaced(cluster.client.clone(), namespace);
+    let said = Patch::Merge(json!({"status": {"keys": keys}}));
+    chains
+        .patch_status("shop", &PatchParams::default(), &said)
+        .await
+        .unwrap();
+    assert_eq!(ensure(made_once).await.unwrap().anchors(), before.anchors());
+    for name in ["servicechain-trust-key", "servicechain-root-secret"] {
+        let kept = secrets.get(name).await.unwrap();
+        lose(name).await;
+        let refusal = ensure(made_once).await.unwrap_err().to_string();
+        assert!(
+            refusal.contains(name) && refusal.contains(&format!("chain {namespace}/shop has keys")),
+            "{refusal}"
+        );
+        assert!(secrets.get_opt(name).await.unwrap().is_none());
+        let mut restored = kept;
+        restored.metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        };
+        secrets.create(&PostParams::default(), &restored).await.unwrap();
+        assert_eq!(ensure(made_once).await.unwrap().anchors(), before.anchors());
+    }
+    lose("servicechain-trust-key").await;
+    let after = ensure(Missing::MadeAnew).await.unwrap();
+    assert_ne!(after.anchors(), before.anchors());
 }

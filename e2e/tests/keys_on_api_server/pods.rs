@@ -16,7 +16,7 @@ use servicechain_auth::{Hop, Verifier, VerifierConfig};
 use servicechain_crds::ServiceChain;
 use servicechain_e2e::cluster::fresh_namespace;
 use servicechain_keys::{ChainId, PodId, Trust, Workload};
-use servicechain_operator::key_controller::OperatorRoots;
+use servicechain_operator::key_controller::{Missing, OperatorRoots};
 use servicechain_operator::object_names::{Component, bundle_config_map, labels, object};
 use servicechain_runtime::clock::Clock;
 use servicechain_token_issuer::{Config, SigningKeys};
@@ -58,7 +58,8 @@ pub(crate) const ISSUER: Component<'static> = Component::Issuer("platform");
 impl Cluster {
     pub(crate) async fn new(client: Client) -> Self {
         let namespace = fresh_namespace(&client).await.unwrap();
-        let roots = OperatorRoots::ensure(&client, &namespace).await.unwrap();
+        let missing = Missing::MadeOnce(Some(&namespace));
+        let roots = OperatorRoots::ensure(&client, &namespace, missing).await.unwrap();
         let chain = json!({
             "apiVersion": "servicechain.dev/v1alpha1",
             "kind": "ServiceChain",

@@ -9,8 +9,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use servicechain_crds::ServiceChain;
 use servicechain_keys::{AckKey, ChainId, RootSecret, TrustAnchor, TrustKey, Workload};
 use zeroize::Zeroizing;
 
@@ -39,6 +40,18 @@ pub struct OperatorRoots {
     pub secret: Arc<RootSecret>,
 }
 
+/// What is done where one of the roots is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing<'a> {
+    /// It is made, unless a chain of this namespace, or of any, shows that there was one.
+    MadeOnce(Option<&'a str>),
+    /// It is made, whatever runs.
+    MadeAnew,
+}
+
+/// Chains in one answer of the API server.
+const PAGE: u32 = 20;
+
 /// Why there are no roots.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
@@ -53,6 +66,16 @@ pub enum RootsError {
         secret: &'static str,
         key: &'static str,
     },
+    /// Made anew only by order, for the same reason.
+    #[error(
+        "Secret {namespace}/{secret} is gone, and chain {chain} has keys that rest on it; restore it from a backup, or, where there is none, start the operator with --replace-lost-roots and then replace every pod of every chain"
+    )]
+    Lost {
+        namespace: String,
+        secret: &'static str,
+        /// With its namespace.
+        chain: String,
+    },
     #[error("a new trust key cannot be made")]
     Made,
 }
@@ -65,12 +88,14 @@ impl Roots {
 }
 
 impl OperatorRoots {
-    /// Reads both Secrets of `namespace`, and makes the one that is not there. Of two operators that make one at the same
-    /// time, both use the one that was stored.
-    pub async fn ensure(client: &Client, namespace: &str) -> Result<Self, RootsError> {
+    /// Reads both Secrets of `namespace`, and makes the one that is not there if it may. Of two operators that make one at
+    /// the same time, both use the one that was stored.
+    pub async fn ensure(client: &Client, namespace: &str, missing: Missing<'_>) -> Result<Self, RootsError> {
         let secrets = Secrets {
             api: Api::namespaced(client.clone(), namespace),
+            client,
             namespace,
+            missing,
         };
         let (trust, trust_key) = (TRUST_KEY_SECRET, TRUST_KEY_NAME);
         let made = || {
@@ -112,7 +137,9 @@ impl OperatorRoots {
 
 struct Secrets<'a> {
     api: Api<Secret>,
+    client: &'a Client,
     namespace: &'a str,
+    missing: Missing<'a>,
 }
 
 impl Secrets<'_> {
@@ -125,6 +152,15 @@ impl Secrets<'_> {
     ) -> Result<T, RootsError> {
         let mut found = self.read(secret).await?;
         if found.is_none() {
+            if let Missing::MadeOnce(watched) = self.missing
+                && let Some(chain) = chain_with_keys(self.client, watched).await?
+            {
+                return Err(RootsError::Lost {
+                    namespace: self.namespace.to_owned(),
+                    secret,
+                    chain,
+                });
+            }
             self.create(secret, key, &make()?).await?;
             // What counts is what is stored, by whomever.
             found = self.read(secret).await?;
@@ -168,6 +204,35 @@ impl Secrets<'_> {
             }
             Err(error) if error.code() == Some(409) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// A chain that has been given keys. Whoever writes a status can name one, so nothing but a refusal comes of it.
+async fn chain_with_keys(client: &Client, namespace: Option<&str>) -> Result<Option<String>, ApiError> {
+    let api: Api<ServiceChain> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = match within(READ_TIMEOUT, "cannot list chains", api.list(&params)).await {
+            Ok(page) => page,
+            // Where nobody knows what a chain is there is none.
+            Err(error) if error.code() == Some(404) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let has_keys = |chain: &&ServiceChain| {
+            let keys = chain.status.as_ref().and_then(|status| status.keys.as_ref());
+            keys.is_some_and(|keys| keys.generation > 0)
+        };
+        if let Some(chain) = page.items.iter().find(has_keys) {
+            let namespace = chain.namespace().unwrap_or_default();
+            return Ok(Some(format!("{namespace}/{}", chain.name_any())));
+        }
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(None);
         }
     }
 }

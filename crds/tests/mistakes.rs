@@ -26,13 +26,17 @@ fn shop() -> Value {
     })
 }
 
-/// The shop with `value` at `pointer`.
+/// The shop with each value at its pointer.
 fn with(changes: &[(&str, Value)]) -> Value {
     let mut shop = shop();
     for (pointer, value) in changes {
         let (holder, field) = pointer.rsplit_once('/').unwrap();
         match shop.pointer_mut(holder).unwrap() {
-            Value::Array(items) => items[field.parse::<usize>().unwrap()] = value.clone(),
+            Value::Array(items) => {
+                let index: usize = field.parse().unwrap();
+                // One past the end is one more.
+                items.splice(index..items.len().min(index + 1), [value.clone()]);
+            }
             holder => holder[field] = value.clone(),
         }
     }
@@ -276,8 +280,8 @@ fn an_external_issuer_signs_with_public_keys_and_answers_at_a_url() {
     assert_eq!(
         external(json!({"jwksURI": "ftp://idp.example.com/keys", "refreshInterval": "10s"})),
         [
-            "spec.issuers[1].external.jwksURI: must be a URL that starts with https:// or http://, without #",
-            "spec.issuers[1].external.refreshInterval: refreshInterval must be between 30s and 24h, not 10s",
+            "spec.issuers[1].external.jwksURI: \"ftp://idp.example.com/keys\" must be a URL that starts with https:// or http://, without #",
+            "spec.issuers[1].external.refreshInterval: 10s must be between 30s and 24h",
         ],
     );
     let told = told(&with(&[

@@ -1,4 +1,5 @@
-//! Keeps the addresses behind a name current: every two seconds, and at once when a connection failed.
+//! Keeps the addresses behind a name current: every two seconds, more often until there are any, and at once when a
+//! connection failed.
 //!
 //! A name that stops resolving keeps its last good answer: a resolver that is down must not take the chain with it.
 
@@ -16,6 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Endpoint, Endpoints, UpstreamUrl};
 
 const EVERY: Duration = Duration::from_secs(2);
+/// Until the first good answer requests wait for it, as those of a service whose pods are just starting.
+const EVERY_AT_FIRST: Duration = Duration::from_millis(250);
 /// A storm of connection errors asks the resolver at most so often.
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// A resolver that hangs is given up, so that the next attempt can come.
@@ -179,7 +182,8 @@ async fn follow(url: UpstreamUrl, shared: Arc<Shared>, lookup: Box<Lookup>) {
             }
         }
         tokio::time::sleep_until(begun + AT_MOST_EVERY).await;
-        let _ = tokio::time::timeout_at(begun + EVERY, shared.again.notified()).await;
+        let every = if *shared.answered.borrow() { EVERY } else { EVERY_AT_FIRST };
+        let _ = tokio::time::timeout_at(begun + every, shared.again.notified()).await;
     }
 }
 
@@ -234,6 +238,20 @@ mod tests {
         assert_eq!(ports(&script.resolver), [2, 3]);
         let times = script.asked.borrow();
         assert_eq!(times[1] - times[0], EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_never_resolved_is_asked_for_more_often_until_it_does() {
+        let mut script = script(&[]);
+        let begun = Instant::now();
+        script.asked.wait_for(|times| times.len() == 3).await.unwrap();
+        *script.answer.lock().unwrap() = Ok(vec![1]);
+        script.resolver.answered().await;
+        assert_eq!(ports(&script.resolver), [1]);
+        assert_eq!(Instant::now() - begun, 3 * EVERY_AT_FIRST);
+        script.asked.wait_for(|times| times.len() == 5).await.unwrap();
+        let times = script.asked.borrow();
+        assert_eq!(times[4] - times[3], EVERY);
     }
 
     #[tokio::test(start_paused = true)]

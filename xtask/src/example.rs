@@ -94,14 +94,19 @@ fn await_ready(record: &Record) -> anyhow::Result<(Value, bool)> {
         ];
         let chain: Value = serde_json::from_str(&child::answer(record.kubectl().args(get))?)
             .context("kubectl does not answer with JSON")?;
-        if conditions::is_ready(&chain) {
+        let is_ready = conditions::is_ready(&chain);
+        if is_ready && has_new_gateway(record) {
             return Ok((chain, waited));
         }
         if let Some(why) = conditions::never_accepted(&chain) {
             bail!("{FILE} is not accepted: {why}");
         }
         waited = true;
-        let in_the_way = conditions::in_the_way(&chain);
+        let in_the_way = if is_ready {
+            vec!["pods with the images of before are still being replaced".to_owned()]
+        } else {
+            conditions::in_the_way(&chain)
+        };
         if Instant::now() > deadline {
             bail!(
                 "chain {CHAIN} is not Ready after {}: {}. `kubectl --kubeconfig {} describe chain --namespace {NAMESPACE} \
@@ -120,4 +125,17 @@ fn await_ready(record: &Record) -> anyhow::Result<(Value, bool)> {
         interrupt::check()?;
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Whether a rollout of new images, which comes to the gateway last, came that far. A chain may be Ready with the images
+/// of before until an operator that was just upgraded has looked at it.
+fn has_new_gateway(record: &Record) -> bool {
+    let image = "--output=jsonpath={.spec.template.spec.containers[0].image}";
+    let gateway = format!("deployment/{CHAIN}-gateway");
+    let found = child::ask(
+        record
+            .kubectl()
+            .args(["get", &gateway, "--namespace", NAMESPACE, image]),
+    );
+    found.is_some() && found.as_ref() == record.images.get("gateway")
 }

@@ -182,7 +182,11 @@ async fn follow(url: UpstreamUrl, shared: Arc<Shared>, lookup: Box<Lookup>) {
             }
         }
         tokio::time::sleep_until(begun + AT_MOST_EVERY).await;
-        let every = if *shared.answered.borrow() { EVERY } else { EVERY_AT_FIRST };
+        let every = if *shared.answered.borrow() {
+            EVERY
+        } else {
+            EVERY_AT_FIRST
+        };
         let _ = tokio::time::timeout_at(begun + every, shared.again.notified()).await;
     }
 }

@@ -16,7 +16,7 @@ const MANY_IN_SMOKE: usize = 200;
 pub(super) const TINY_CACHE: u32 = 16;
 const UPLOAD: usize = 64 * 1024;
 
-/// Who runs, in the order of [`Proxies`].
+/// Who runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     Ours,

@@ -120,7 +120,7 @@ pub fn trim(pod: &mut Pod) {
 }
 
 /// Uids of the objects whose events say what nothing else says: claims that are not bound, pods that were scheduled and
-/// whose containers never began, stateful sets without their pods. At most [`MAX_EVENTFUL`], the first by name.
+/// whose containers never began, stateful sets without their pods. At most `MAX_EVENTFUL`, the first by name.
 #[must_use]
 pub fn eventful(claims: &[PersistentVolumeClaim], pods: &[Pod], sets: &[StatefulSet]) -> Vec<String> {
     let claims = claims.iter().filter(|claim| !is_bound(claim));

@@ -173,7 +173,13 @@ fn the_operator_understands_what_the_chart_tells_it() {
                 .unwrap_or_else(|| panic!("the operator knows no {name}"));
             // Of the downward API, an address is the hardest to please.
             let value = variable["value"].as_str().unwrap_or("10.0.0.7");
-            flags.push(format!("--{}={value}", flag.get_long().unwrap()));
+            let flag_name = flag.get_long().unwrap();
+            flags.push(if flag.get_action().takes_values() {
+                format!("--{flag_name}={value}")
+            } else {
+                assert_eq!(value, "true", "{name} is on or absent");
+                format!("--{flag_name}")
+            });
         }
         let args =
             Args::try_parse_from(flags).unwrap_or_else(|error| panic!("{}: {error}", values.display()));

@@ -48,8 +48,11 @@ fn deleting_a_pod_of_each_service_fails_no_request() {
     });
 }
 
+/// Until the nodes know that the container is gone they lead new connections to where nothing listens, and what maps the
+/// port accepts those first: a client cannot tell them from requests that were inside, so broken connections are not
+/// counted here. `request_fails_only_if_it_was_inside_a_killed_replica_and_succeeds_when_repeated` counts them.
 #[test]
-fn killing_a_gateway_fails_only_what_was_in_it_and_never_with_a_wrong_answer() {
+fn killing_a_gateway_breaks_connections_never_gives_a_wrong_answer_and_nothing_once_it_is_back() {
     on_shared_shop(async |shop| {
         let load = start(shop).await;
         let pod = &shop.pods("gateway").await.unwrap()[0];
@@ -58,12 +61,12 @@ fn killing_a_gateway_fails_only_what_was_in_it_and_never_with_a_wrong_answer() {
         shop.await_ready().await.unwrap();
         load.await_answers(ANSWERS_AROUND).await.unwrap();
         let tally = load.stop().await;
-        let wrong = tally
+        let are_broken = tally
             .failures
             .iter()
-            .any(|failure| matches!(failure, Failure::Wrong(_)));
-        assert!(!wrong, "{tally:?}");
-        assert!(tally.failures.len() <= CLIENTS, "{tally:?}");
+            .all(|failure| matches!(failure, Failure::Broken(_) | Failure::Refused(_)));
+        assert!(are_broken, "{tally:?}");
+        assert_spotless(start(shop).await).await;
     });
 }
 

@@ -228,13 +228,7 @@ async fn drift_is_undone() {
     await_seen("drift to be undone", DEADLINE, async || {
         let again = deployments.get_opt("shop-a").await.unwrap();
         let is_new = again.is_some_and(|again| again.uid() != before.uid());
-        let replicas = deployments
-            .get("shop-gateway")
-            .await
-            .unwrap()
-            .spec
-            .unwrap()
-            .replicas;
+        let replicas = gateway_replicas(&deployments).await;
         let map = maps.get("shop-a-config").await.unwrap().data.unwrap();
         let labels = policies.get("shop-a").await.unwrap().labels().len();
         let seen = (is_new, replicas, map["service.yaml"] != "{}", labels > 1);
@@ -387,6 +381,16 @@ async fn where_the_accepted_spec_cannot_be_kept_nothing_is_built_and_status_name
     assert!(made.is_subset(&only_keys), "{made:?}");
 }
 
+async fn gateway_replicas(deployments: &Api<Deployment>) -> Option<i32> {
+    deployments
+        .get("shop-gateway")
+        .await
+        .unwrap()
+        .spec
+        .unwrap()
+        .replicas
+}
+
 #[tokio::test]
 async fn a_bad_edit_leaves_the_chain_as_it_was_even_for_an_operator_that_starts_after_it() {
     let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
@@ -395,16 +399,7 @@ async fn a_bad_edit_leaves_the_chain_as_it_was_even_for_an_operator_that_starts_
     let said = stage.await_condition("Accepted", "False").await;
     assert!(said.contains("spec.gateway.tls"), "{said}");
     let deployments = stage.api::<Deployment>();
-    assert_eq!(
-        deployments
-            .get("shop-gateway")
-            .await
-            .unwrap()
-            .spec
-            .unwrap()
-            .replicas,
-        Some(2)
-    );
+    assert_eq!(gateway_replicas(&deployments).await, Some(2));
 
     let Stage {
         world,
@@ -429,30 +424,12 @@ async fn a_bad_edit_leaves_the_chain_as_it_was_even_for_an_operator_that_starts_
         chain,
         operator,
     };
-    assert_eq!(
-        deployments
-            .get("shop-gateway")
-            .await
-            .unwrap()
-            .spec
-            .unwrap()
-            .replicas,
-        Some(2)
-    );
+    assert_eq!(gateway_replicas(&deployments).await, Some(2));
 
     stage.edit(json!({"spec": {"gateway": {"tls": null}}})).await;
     stage.await_condition("Accepted", "True").await;
     stage.pass().await;
-    assert_eq!(
-        deployments
-            .get("shop-gateway")
-            .await
-            .unwrap()
-            .spec
-            .unwrap()
-            .replicas,
-        Some(3)
-    );
+    assert_eq!(gateway_replicas(&deployments).await, Some(3));
 }
 
 #[tokio::test]

@@ -165,7 +165,7 @@ fn ending(pod: &PodSettings) -> (Duration, Duration) {
     (delay, rest.saturating_sub(FLUSH.min(rest / 4)))
 }
 
-fn value(name: &str, value: &str) -> EnvVar {
+pub(super) fn value(name: &str, value: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: Some(value.to_owned()),

@@ -3,8 +3,9 @@
 //! The image's init scripts run only once, and not again when the first start was cut short; so `start.sh` throws away
 //! what is half made, which no client has ever seen.
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, PersistentVolumeClaimVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaimVolumeSource, Volume};
 
+use super::environment::value;
 use super::pod::{
     self, Parts, config_map_volume, default_resources, empty_volume, mount, read_only_mount, resources,
     secret_volume,
@@ -51,13 +52,13 @@ pub(super) fn parts<'a>(
         command: Some(vec!["sh".to_owned(), format!("{SCRIPTS}/{START_FILE}")]),
         args: super::metadata::some_list(arguments.collect()),
         env: Some(vec![
-            variable("PGDATA", &data),
+            value("PGDATA", &data),
             // Sorted by code point, whatever libc the image of a later minor brings; and damage on disk is noticed.
-            variable(
+            value(
                 "POSTGRES_INITDB_ARGS",
                 "--encoding=UTF8 --locale=C.UTF-8 --data-checksums",
             ),
-            variable(
+            value(
                 "POSTGRES_PASSWORD_FILE",
                 &format!("{PASSWORDS}/{SUPERUSER_PASSWORD_KEY}"),
             ),
@@ -130,13 +131,5 @@ fn folders(major: &str) -> (&'static str, String) {
             "/var/lib/postgresql/data",
             "/var/lib/postgresql/data/pgdata".to_owned(),
         )
-    }
-}
-
-fn variable(name: &str, value: &str) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: Some(value.to_owned()),
-        ..EnvVar::default()
     }
 }

@@ -1,13 +1,19 @@
 //! The checkout: where it is, and which files lie in a part of it.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use anyhow::Context;
 
-/// The folder of the workspace's Cargo.toml.
+/// The folder of the workspace's Cargo.toml. Cargo tells the one it was called in: where checkouts share a build folder,
+/// the one this program was built in may be another, or gone.
 pub(crate) fn root() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR");
+        let package = package.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        package.parent().map(Path::to_owned).unwrap_or(package)
+    });
+    &ROOT
 }
 
 /// Below the workspace.

@@ -32,12 +32,13 @@ const LONGEST_SENTENCE: usize = 1024;
 pub(crate) struct Args {
     /// Name of the chain
     chain: String,
-    /// Name of the issuer in the chain; a subject, a session and a token mean nothing without one
+    /// Name of the issuer in the chain; a subject, a session, a client and a token mean nothing without one
     #[arg(long, value_name = "NAME")]
     issuer: String,
     #[command(flatten)]
     named: Named,
-    /// Only the subject's tokens issued before this time, such as 2026-01-31T12:00:00Z; default: all until now
+    /// Only the subject's or client's tokens issued before this time, such as 2026-01-31T12:00:00Z; default: all until
+    /// now. A time to come refuses new ones too until then
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["key", "session", "token_id"])]
     issued_before: Option<Timestamp>,
     /// How long to wait, such as 30s or 2m; the revocation stays whatever happens
@@ -66,6 +67,9 @@ pub(crate) struct Named {
     /// Every token of this session (`sid`) until now
     #[arg(long, value_name = "SID")]
     session: Option<String>,
+    /// Every token that this client (`client_id`) was given until now
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
     /// One token (`jti`)
     #[arg(long, value_name = "JTI")]
     token_id: Option<String>,
@@ -141,6 +145,7 @@ impl Named {
             ("key", &self.key),
             ("subject", &self.subject),
             ("session", &self.session),
+            ("client", &self.client),
             ("token", &self.token_id),
         ];
         let mut given = kinds
@@ -180,12 +185,12 @@ fn known_issuer(chain: &ServiceChain, issuer: &str) -> Result<(), Failure> {
     )))
 }
 
-/// Its name follows from what it revokes, so that the same order twice is one. Without a time, an order about a subject
-/// or a session is about all tokens until now: a later one is another.
+/// Its name follows from what it revokes, so that the same order twice is one. Without a time, an order about a subject,
+/// a session or a client is about all tokens until now: a later one is another.
 fn revocation(args: &Args, now: Timestamp) -> Revocation {
     let (kind, value) = args.named.parts();
     let until = match kind {
-        "subject" | "session" => args.issued_before.unwrap_or(now).as_second(),
+        "subject" | "session" | "client" => args.issued_before.unwrap_or(now).as_second(),
         _ => 0,
     };
     let identity =
@@ -202,6 +207,7 @@ fn revocation(args: &Args, now: Timestamp) -> Revocation {
         key: args.named.key.clone(),
         subject: args.named.subject.clone(),
         session_id: args.named.session.clone(),
+        client_id: args.named.client.clone(),
         token_id: args.named.token_id.clone(),
         issued_before: args.issued_before.map(Time),
         expires_after: None,
@@ -358,6 +364,14 @@ mod tests {
         assert_eq!(spec["issuedBefore"], "2026-01-31T12:00:00Z");
         let again = named(&format!("{subject} --issued-before 2026-01-31T13:00:00+01:00"), 2);
         assert_eq!(again.0, timed);
+        let (_, spec) = named(
+            "shop --issuer platform --client demo --issued-before 2026-01-31T12:00:00Z",
+            1,
+        );
+        assert_eq!(
+            (&spec["clientID"], &spec["issuedBefore"]),
+            (&json!("demo"), &json!("2026-01-31T12:00:00Z"))
+        );
     }
 
     #[test]
@@ -367,6 +381,7 @@ mod tests {
             ("shop --issuer platform", MissingRequiredArgument),
             ("shop --key k", MissingRequiredArgument),
             ("shop --issuer platform --key k --subject s", ArgumentConflict),
+            ("shop --issuer platform --client c --subject s", ArgumentConflict),
             (
                 "shop --issuer platform --key k --issued-before 2026-01-31T12:00:00Z",
                 ArgumentConflict,
@@ -394,6 +409,10 @@ mod tests {
         assert_eq!(
             said("shop --issuer platform --session s1"),
             "session s1 of platform"
+        );
+        assert_eq!(
+            said("shop --issuer platform --client demo"),
+            "client demo of platform"
         );
         assert_eq!(
             said("shop --issuer platform --token-id t1"),

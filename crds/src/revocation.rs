@@ -47,12 +47,18 @@ pub struct RevocationSpec {
     #[serde(rename = "sessionID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub session_id: Option<String>,
+    /// A client (`client_id`, RFC 9068 section 2.2): every token it was given is refused, or those issued before
+    /// `issuedBefore`.
+    #[serde(rename = "clientID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub client_id: Option<String>,
     /// One token (`jti`).
     #[serde(rename = "tokenID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub token_id: Option<String>,
-    /// Only tokens issued before this time (`iat`); a token that does not say counts as older. Alone, it is
-    /// about every token of the issuer. Default: the time the revocation was created.
+    /// Only tokens issued before this time (`iat`), for a subject or a client; a token that does not say counts as
+    /// older. Alone, it is about every token of the issuer. A time to come refuses new tokens until then, and an issuer
+    /// of the chain grants none. Default: the time the revocation was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_before: Option<Time>,
     /// How long the revocation is kept. 1m to 8760h; default: as long as a token may live, and the clocks'

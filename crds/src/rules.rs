@@ -216,10 +216,10 @@ pub const MAX_MEMORY_SAYS: &str = "maxMemory must be between 1Mi and 1Ti";
 pub const REVOCATION_KEPT_SAYS: &str = "a revocation cannot be changed; delete it and create another one";
 
 pub const ONE_REVOCATION_KIND: &str = "\
-     [has(self.key), has(self.subject), has(self.sessionID), has(self.tokenID)].filter(x, x).size() == \
-     (has(self.issuedBefore) && !has(self.subject) ? 0 : 1)";
-pub const ONE_REVOCATION_KIND_SAYS: &str = "exactly one of key, subject, sessionID and tokenID must be given, or issuedBefore alone; \
-     issuedBefore may stand beside subject only";
+     [has(self.key), has(self.subject), has(self.sessionID), has(self.clientID), has(self.tokenID)].filter(x, x).size() == \
+     (has(self.issuedBefore) && !has(self.subject) && !has(self.clientID) ? 0 : 1)";
+pub const ONE_REVOCATION_KIND_SAYS: &str = "exactly one of key, subject, sessionID, clientID and tokenID must be given, or issuedBefore \
+     alone; issuedBefore may stand beside subject and clientID only";
 
 /// Rules with their sentences, as the value of `x-kubernetes-validations`.
 #[must_use]

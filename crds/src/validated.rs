@@ -256,6 +256,11 @@ pub enum Revoked {
     },
     /// Those of a session (`sid`).
     Session(String),
+    /// Those that a client was given before a time; `None`: before the revocation was created.
+    Client {
+        client_id: String,
+        issued_before: Option<Time>,
+    },
     /// The one with this `jti`.
     Token(String),
     /// All that the issuer issued before a time.

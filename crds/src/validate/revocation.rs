@@ -26,16 +26,25 @@ pub fn validated_revocation(revocation: &Revocation) -> Result<ValidatedRevocati
 }
 
 fn revoked(spec: &RevocationSpec) -> Option<Revoked> {
-    let given = (&spec.key, &spec.subject, &spec.session_id, &spec.token_id);
-    match (given, &spec.issued_before) {
-        ((Some(key), None, None, None), None) => Some(Revoked::Key(key.clone())),
-        ((None, Some(subject), None, None), issued_before) => Some(Revoked::Subject {
-            subject: subject.clone(),
-            issued_before: issued_before.clone(),
+    let given = [
+        spec.key.clone().map(Revoked::Key),
+        spec.subject.clone().map(|subject| Revoked::Subject {
+            subject,
+            issued_before: spec.issued_before.clone(),
         }),
-        ((None, None, Some(session), None), None) => Some(Revoked::Session(session.clone())),
-        ((None, None, None, Some(token)), None) => Some(Revoked::Token(token.clone())),
-        ((None, None, None, None), Some(issued_before)) => Some(Revoked::Everything {
+        spec.session_id.clone().map(Revoked::Session),
+        spec.client_id.clone().map(|client_id| Revoked::Client {
+            client_id,
+            issued_before: spec.issued_before.clone(),
+        }),
+        spec.token_id.clone().map(Revoked::Token),
+    ];
+    let mut given = given.into_iter().flatten();
+    let (one, another) = (given.next(), given.next());
+    match (one, another, &spec.issued_before) {
+        (Some(Revoked::Key(_) | Revoked::Session(_) | Revoked::Token(_)), None, Some(_)) => None,
+        (Some(one), None, _) => Some(one),
+        (None, None, Some(issued_before)) => Some(Revoked::Everything {
             issued_before: issued_before.clone(),
         }),
         _ => None,

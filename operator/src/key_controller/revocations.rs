@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use servicechain_crds::validated::Revoked;
 use servicechain_crds::{Revocation, ValidatedChain, ValidatedRevocation, validated_revocation};
 use servicechain_keys::rotation::CLOCK_MARGIN;
@@ -89,6 +90,8 @@ fn entry(revocation: ValidatedRevocation, created: NumericDate, chain: &Validate
     let kept = asked.max(before_creation.plus(longest));
     // What names one thing matches every token of it for which it is kept long enough.
     let while_kept = kept.minus(longest);
+    let given_or_creation =
+        |given: &Option<Time>| given.as_ref().map_or(before_creation, |time| date(time.0));
     let (kind, digest, issued_before) = match &revocation.revoked {
         Revoked::Key(kid) => (RevocationKind::Key, ShortDigest::of(kid), while_kept),
         Revoked::Session(session) => (RevocationKind::Sid, ShortDigest::of(session), while_kept),
@@ -96,14 +99,19 @@ fn entry(revocation: ValidatedRevocation, created: NumericDate, chain: &Validate
         Revoked::Subject {
             subject,
             issued_before,
-        } => {
-            let given = issued_before.as_ref().map(|time| date(time.0));
-            (
-                RevocationKind::Sub,
-                ShortDigest::of(subject),
-                given.unwrap_or(before_creation),
-            )
-        }
+        } => (
+            RevocationKind::Sub,
+            ShortDigest::of(subject),
+            given_or_creation(issued_before),
+        ),
+        Revoked::Client {
+            client_id,
+            issued_before,
+        } => (
+            RevocationKind::ClientId,
+            ShortDigest::of(client_id),
+            given_or_creation(issued_before),
+        ),
         Revoked::Everything { issued_before } => {
             (RevocationKind::Issuer, ShortDigest::of(""), date(issued_before.0))
         }
@@ -201,6 +209,17 @@ mod tests {
         assert_eq!(entry.issued_before, at(CREATED + SKEW));
         let given = one(&json!({"subject": "mallory", "issuedBefore": "2025-12-31T00:00:00Z"}));
         assert_eq!(given.issued_before, at(CREATED - DAY));
+        let client = one(&json!({"clientID": "demo"}));
+        assert_eq!(
+            (client.kind, client.digest, client.issued_before),
+            (
+                RevocationKind::ClientId,
+                ShortDigest::of("demo"),
+                at(CREATED + SKEW)
+            )
+        );
+        let to_come = one(&json!({"clientID": "demo", "issuedBefore": "2026-01-02T00:00:00Z"}));
+        assert_eq!(to_come.issued_before, at(CREATED + DAY));
         let everything = one(&json!({"issuedBefore": "2026-01-02T00:00:00Z"}));
         assert_eq!(
             (everything.kind, everything.digest),
@@ -238,6 +257,7 @@ mod tests {
                 json!({"issuedBefore": "2026-01-01T00:00:00Z"}),
             ),
             ("e", "2026-01-01T00:00:00Z", json!({"sessionID": "s"})),
+            ("g", "2026-01-01T00:00:00Z", json!({"clientID": "c"})),
             ("f", "2026-01-01T00:00:00Z", json!({"key": "k"})),
         ];
         let mut objects: Vec<_> = kinds
@@ -246,7 +266,7 @@ mod tests {
             .collect();
         let found = entries(&objects, &chain());
         let digests: Vec<_> = found.iter().map(|entry| entry.digest).collect();
-        assert_eq!(digests, ["k", "", "new", "old", "s", "t"].map(ShortDigest::of));
+        assert_eq!(digests, ["k", "", "c", "new", "old", "s", "t"].map(ShortDigest::of));
         objects.reverse();
         assert_eq!(entries(&objects, &chain()), found);
     }

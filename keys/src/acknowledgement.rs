@@ -1,7 +1,7 @@
 //! What a pod answers to a push or a poll, authenticated by its workload's key over the asker's nonce.
 //! It must not know how messages travel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -128,6 +128,9 @@ pub struct Answer {
     /// By kid, for keys it signs with no more: when the last token signed by it expires.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stopped: BTreeMap<String, NumericDate>,
+    /// Why bundles that were pushed to it were refused since it started, by whomever they came: anyone may deliver.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub refused: BTreeSet<BundleRefusal>,
 }
 
 /// A body with its `Mac` header.

@@ -12,7 +12,9 @@ use crate::trust::{Trust, TrustAnchor, TrustKey};
 const BUNDLE_TYP: &str = "servicechain-bundle+jws";
 
 /// Why a pod does not take a bundle; the words of the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum BundleRefusal {
     /// Found by the keys endpoint: the request was meant for another pod.
@@ -60,7 +62,7 @@ pub(crate) struct Envelope<'a> {
     parts: Parts<'a>,
     pub(crate) trust: &'a Trust,
     pub(crate) generation: Generation,
-    anchor: &'a TrustAnchor,
+    pub(crate) anchor: &'a TrustAnchor,
 }
 
 impl<'a> Envelope<'a> {

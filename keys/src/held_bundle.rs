@@ -39,6 +39,7 @@ pub struct HeldBundle {
     digest: Digest,
     bundle: Bundle,
     issuers: Vec<TrustedIssuer>,
+    signed_by: String,
 }
 
 /// One issuer as a verifier needs it.
@@ -64,6 +65,12 @@ impl TrustedIssuer {
     #[must_use]
     pub fn revokes(&self, kind: RevocationKind, value: &str, issued_at: Option<NumericDate>) -> bool {
         self.revocations.matches(kind, value, issued_at)
+    }
+
+    /// The last moment at which a token with this value is revoked from its birth, if any: what [`Self::revokes`] goes by.
+    #[must_use]
+    pub fn revoked_until(&self, kind: RevocationKind, value: &str) -> Option<NumericDate> {
+        self.revocations.latest(kind, value)
     }
 }
 
@@ -121,6 +128,7 @@ fn open(envelope: &Envelope<'_>) -> Result<HeldBundle, BundleRefusal> {
         digest: Digest::of(envelope.bytes),
         bundle,
         issuers,
+        signed_by: envelope.anchor.kid().to_owned(),
     })
 }
 
@@ -225,6 +233,12 @@ impl HeldBundle {
     #[must_use]
     pub const fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The kid of the trust key that signed it.
+    #[must_use]
+    pub fn signed_by(&self) -> &str {
+        &self.signed_by
     }
 
     #[must_use]

@@ -33,6 +33,8 @@ pub struct Offer {
 pub enum OfferRefusal {
     #[error("the offered key is refused")]
     Key(#[from] KeyRefusal),
+    #[error("the offered key calls itself otherwise than by its thumbprint")]
+    Kid,
     #[error("the proof of possession is not by the offered key over this nonce, chain and pod")]
     Proof,
 }
@@ -72,7 +74,12 @@ impl Offer {
         chain: &ChainId,
         pod: &PodId,
     ) -> Result<Jwk, OfferRefusal> {
-        let jwk = Jwk::parse(&self.jwk, &[algorithm])?.named_by_thumbprint();
+        let offered = Jwk::parse(&self.jwk, &[algorithm])?;
+        let jwk = offered.clone().named_by_thumbprint();
+        // Whoever takes the name of another's key means something by it.
+        if offered.kid().is_some_and(|kid| jwk.kid() != Some(kid)) {
+            return Err(OfferRefusal::Kid);
+        }
         let jws = CompactJws::parse(&self.pop, MAX_PROOF_BYTES).map_err(|_| OfferRefusal::Proof)?;
         if jws.header.algorithm != algorithm || jws.header.typ.as_deref() != Some(PROOF_TYP) {
             return Err(OfferRefusal::Proof);

@@ -6,7 +6,7 @@
     reason = "the lints spare functions marked as tests, not what they are made of"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use servicechain_keys::rotation::{
@@ -139,6 +139,7 @@ impl World {
                 anchors: Vec::new(),
                 offers: Vec::new(),
                 stopped,
+                refused: BTreeSet::new(),
             },
             offers: offers.iter().cloned().map(Ok).collect(),
             claim_refuted: false,

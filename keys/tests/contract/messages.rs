@@ -29,6 +29,7 @@ fn answer() -> Answer {
         anchors: vec!["anchor".to_owned()],
         offers: vec![],
         stopped: [("k1".to_owned(), NumericDate::from_seconds(5))].into(),
+        refused: [BundleRefusal::Lower].into(),
     }
 }
 
@@ -94,6 +95,7 @@ fn answer_has_the_words_of_the_protocol() {
     assert_eq!(members["outcome"], "refused");
     assert_eq!(members["reason"], "bad-key");
     assert_eq!(members["stopped"], json!({"k1": 5}));
+    assert_eq!(members["refused"], json!(["lower"]));
     assert!(members.get("offers").is_none());
     for refusal in [
         "wrong-pod",
@@ -198,6 +200,17 @@ fn offer_is_believed_for_its_nonce_chain_pod_and_algorithm_only() {
         offer.verify(Algorithm::EdDSA, &NONCE, &chain(), &pod()),
         Err(OfferRefusal::Key(_))
     ));
+}
+
+#[test]
+fn offer_of_a_key_under_the_name_of_another_is_refused() {
+    let mut offer = Offer::new(&ES256, &NONCE, &chain(), &pod()).unwrap();
+    let verify = |offer: &Offer| offer.verify(Algorithm::ES256, &NONCE, &chain(), &pod());
+    offer.jwk.insert("kid".to_owned(), json!(ED25519.kid()));
+    assert_eq!(verify(&offer), Err(OfferRefusal::Kid));
+    // The protocol's proof says nothing of a name: without one it is computed.
+    offer.jwk.remove("kid");
+    assert_eq!(verify(&offer).unwrap().kid(), Some(ES256.kid()));
 }
 
 #[test]

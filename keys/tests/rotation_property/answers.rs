@@ -31,6 +31,7 @@ impl World {
             versions: vec![1],
             anchors: Vec::new(),
             offers: Vec::new(),
+            refused: std::collections::BTreeSet::new(),
             stopped: pod
                 .keys
                 .iter()
@@ -122,6 +123,7 @@ impl World {
             anchors: Vec::new(),
             offers: Vec::new(),
             stopped: std::collections::BTreeMap::new(),
+            refused: std::collections::BTreeSet::new(),
         };
         let nonce = Nonce::new([1; 16]);
         let offers = vec![Ok(pool.keys[pool.keys.len() - 2].public_jwk().clone())];

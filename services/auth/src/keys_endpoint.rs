@@ -1,7 +1,7 @@
 //! The pod's side of the key protocol, as an axum router for the keys port: bundles are pushed, the pod is polled, its
 //! bundle is read (lines 13 and 14). Anyone may deliver; what is answered is authenticated by the workload's key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ struct Endpoint {
     taking: Semaphore,
     /// The second that began then has had so many answers with proofs.
     proven: Mutex<(Instant, u32)>,
+    /// Why what was delivered here was not taken.
+    refused: Mutex<BTreeSet<BundleRefusal>>,
 }
 
 /// Why there is no authenticated answer.
@@ -188,6 +190,7 @@ impl Endpoint {
             pushes: watch::Sender::default(),
             taking: Semaphore::new(1),
             proven: Mutex::new((Instant::now(), 0)),
+            refused: Mutex::default(),
         }
     }
 
@@ -209,6 +212,13 @@ impl Endpoint {
         }
         proven.1 += 1;
         proven.1 <= MOST_PROVEN_A_SECOND
+    }
+
+    /// All reasons so far, with this one.
+    fn refused(&self, reason: Option<BundleRefusal>) -> BTreeSet<BundleRefusal> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.extend(reason);
+        refused.clone()
     }
 
     fn is_meant(&self, asked: &Asked) -> bool {
@@ -244,6 +254,7 @@ impl Endpoint {
                 .map(|issuer| issuer.offers(&asked.nonce))
                 .unwrap_or_default(),
             stopped: issuer.map(|issuer| issuer.stopped()).unwrap_or_default(),
+            refused: self.refused(delivered.reason),
         };
         let sealed = answer.seal(key, &asked.nonce).map_err(|_| NoAnswer::Seal)?;
         let status = match delivered.outcome {

@@ -27,10 +27,14 @@ impl RevocationIndex {
 
     /// `expires` plays no part: it is the publisher's, who removes an entry when all it can match has expired.
     pub(crate) fn matches(&self, kind: RevocationKind, value: &str, issued_at: Option<NumericDate>) -> bool {
-        self.kinds.contains(&kind)
-            && self
-                .issued_before
-                .get(&(kind, ShortDigest::of(value)))
-                .is_some_and(|before| issued_at.is_none_or(|issued_at| issued_at <= *before))
+        self.latest(kind, value)
+            .is_some_and(|latest| issued_at.is_none_or(|issued_at| issued_at <= latest))
+    }
+
+    /// The last moment at which an issued token with this value is revoked.
+    pub(crate) fn latest(&self, kind: RevocationKind, value: &str) -> Option<NumericDate> {
+        let is_in_use = self.kinds.contains(&kind);
+        let latest = is_in_use.then(|| self.issued_before.get(&(kind, ShortDigest::of(value))))?;
+        latest.copied()
     }
 }

@@ -144,7 +144,7 @@ fn issue(granted: &Granted<'_>, issuer: &Issuer, keys: &SigningKeys) -> Result<T
         jti: Uuid::new_v4().to_string(),
         scope: &granted.scope,
     };
-    let signed = keys.sign(TYP, |iat, exp| {
+    let signed = keys.sign(TYP, &granted.client.id, |iat, exp| {
         serde_json::to_vec(&claims(iat, exp)).unwrap_or_default()
     })?;
     Ok(TokenResponse {

@@ -11,7 +11,7 @@ use crate::form::FormFault;
 use crate::signing_keys::CannotSign;
 
 /// A new key becomes Active a round of the operator later, which takes about a second.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
@@ -37,6 +37,9 @@ impl Rejection {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
+            // Of client credentials: they are the grant (RFC 6749 section 1.3.4), and they were right, so the client is
+            // not unknown; what they entitle to is revoked.
+            Self::Unavailable(CannotSign::ClientRevoked { .. }) => "invalid_grant",
             Self::Unavailable(_) => "temporarily_unavailable",
         }
     }
@@ -50,7 +53,23 @@ impl Rejection {
             Self::UnsupportedGrantType => "use grant_type client_credentials".to_owned(),
             Self::InvalidScope => "the client may not have this scope".to_owned(),
             Self::InvalidTarget => "the client may not have tokens for this audience".to_owned(),
+            Self::Unavailable(
+                why @ (CannotSign::ClientRevoked { seconds } | CannotSign::AllRevoked { seconds }),
+            ) => {
+                format!("{why}; one that is issued in {seconds} s is not")
+            }
             Self::Unavailable(why) => format!("{why}; try again"),
+        }
+    }
+
+    /// In seconds, where asking again helps.
+    const fn retry_after(self) -> Option<u64> {
+        match self {
+            Self::Unavailable(CannotSign::ClientRevoked { seconds } | CannotSign::AllRevoked { seconds }) => {
+                Some(seconds)
+            }
+            Self::Unavailable(_) => Some(RETRY_AFTER_SECONDS),
+            _ => None,
         }
     }
 
@@ -58,6 +77,7 @@ impl Rejection {
         match self {
             Self::InvalidClient(_) => StatusCode::UNAUTHORIZED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable(CannotSign::ClientRevoked { .. }) => StatusCode::BAD_REQUEST,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -91,8 +111,8 @@ impl IntoResponse for Rejection {
                 HeaderValue::from_static("Basic realm=\"token\", charset=\"UTF-8\""),
             );
         }
-        if matches!(self, Self::Unavailable(_)) {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -33,6 +33,12 @@ pub enum CannotSign {
     PastSignUntil,
     #[error("signing failed")]
     Failed,
+    /// Every verifier would refuse it: a revocation reaches beyond this moment, for so many seconds.
+    #[error("tokens of this client that are issued now are revoked")]
+    ClientRevoked { seconds: u64 },
+    /// The same for whatever this issuer issues.
+    #[error("all tokens that this issuer issues now are revoked")]
+    AllRevoked { seconds: u64 },
 }
 
 /// Why the issuer does not start.
@@ -128,17 +134,21 @@ impl SigningKeys {
     }
 
     /// Signs what `payload` makes of (`iat`, `exp`), with this pod's Active key and for at most the life that bundle
-    /// and configuration allow.
+    /// and configuration allow. The token is about `client` (`sub` and `client_id`); one that is revoked from its birth
+    /// is not made.
     pub(crate) fn sign(
         &self,
         typ: &str,
+        client: &str,
         payload: impl FnOnce(NumericDate, NumericDate) -> Vec<u8>,
     ) -> Result<Signed, CannotSign> {
         // The bundle is read under the lock: whoever stops a key afterwards waits for this signature, and reports its exp.
+        // So does whoever acknowledges a newer bundle, since the answer says which keys are stopped.
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let held = self.verifier.held().ok_or(CannotSign::NoBundle)?;
         let now = self.verifier.now();
         let (trusted, entry, living) = self.active(&keys, &held, now)?;
+        check_not_revoked(trusted, client, now)?;
         let lifetime = self
             .issuer
             .token_lifetime
@@ -177,6 +187,9 @@ impl SigningKeys {
             let Some(living) = keys.living.iter().find(|living| is_of(entry, &living.key)) else {
                 continue;
             };
+            if is_revoked(trusted, &living.key) {
+                continue;
+            }
             if entry.sign_until.is_none_or(|until| now < until) {
                 return Ok((trusted, entry, living));
             }
@@ -231,10 +244,9 @@ impl SigningKeys {
     }
 
     fn goes_on(&self, living: &LivingKey, own: &[&IssuerKey], held: &HeldBundle) -> bool {
-        let kid = living.key.kid();
         if held
             .issuer(&self.issuer.url)
-            .is_some_and(|trusted| trusted.revokes(RevocationKind::Key, kid, None))
+            .is_some_and(|trusted| is_revoked(trusted, &living.key))
         {
             return false;
         }
@@ -294,6 +306,28 @@ impl SigningKeys {
 /// By thumbprint, since that is what the private half proves.
 fn is_of(entry: &IssuerKey, key: &SigningKey) -> bool {
     entry.jwk.thumbprint() == key.public_jwk().thumbprint() && entry.jwk.kid() == Some(key.kid())
+}
+
+/// By its name and by its thumbprint, as verifiers look at it.
+fn is_revoked(trusted: &TrustedIssuer, key: &SigningKey) -> bool {
+    let revokes = |value: &str| trusted.revokes(RevocationKind::Key, value, None);
+    revokes(key.kid()) || revokes(&key.public_jwk().thumbprint().to_string())
+}
+
+/// A token issued after the time that a revocation names is good; one issued until then never was.
+fn check_not_revoked(trusted: &TrustedIssuer, client: &str, now: NumericDate) -> Result<(), CannotSign> {
+    let seconds_left = |kind, value| {
+        let until = trusted.revoked_until(kind, value)?;
+        (now <= until).then(|| until.since(now).as_secs().saturating_add(1))
+    };
+    if let Some(seconds) = seconds_left(RevocationKind::Issuer, "") {
+        return Err(CannotSign::AllRevoked { seconds });
+    }
+    let kinds = [RevocationKind::Sub, RevocationKind::ClientId];
+    let of_client = kinds.into_iter().filter_map(|kind| seconds_left(kind, client));
+    of_client
+        .max()
+        .map_or(Ok(()), |seconds| Err(CannotSign::ClientRevoked { seconds }))
 }
 
 impl Offers for SigningKeys {

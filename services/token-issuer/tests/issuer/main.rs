@@ -5,5 +5,6 @@ mod discovery;
 mod fixtures;
 mod keys_port;
 mod process;
+mod revoked;
 mod signing;
 mod token_endpoint;

@@ -17,6 +17,7 @@ pub mod keys_endpoint;
 pub mod propagate_token;
 pub mod rejected;
 pub mod require_token;
+pub mod second_opinion;
 #[cfg(feature = "attacks")]
 pub mod specimen;
 mod verified_cache;
@@ -30,6 +31,7 @@ pub use hop::Hop;
 pub use propagate_token::PropagateTokenLayer;
 pub use rejected::Rejected;
 pub use require_token::RequireTokenLayer;
+pub use second_opinion::SecondOpinion;
 pub use verified_cache::CacheLimits;
 pub use verifier::{Authentication, Judged, Verifier, VerifierArgs, VerifierConfig};
 pub use verify::{verify, verify_jws};

@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 use crate::authorization::AuthorizationRules;
 use crate::caller::Caller;
 use crate::rejected::Rejected;
+use crate::second_opinion::{self, VERDICT};
 use crate::verifier::{Authentication, Judged, Verifier};
 
 /// Reads from a request's headers when it must be answered.
@@ -139,6 +140,9 @@ where
                 Ok(caller) => caller,
                 Err(rejected) => {
                     let mut response = rejected.response();
+                    if let Some(mark) = second_opinion::mark(&rejected, layer.verifier.generation()) {
+                        response.headers_mut().insert(VERDICT, mark);
+                    }
                     response.extensions_mut().insert(rejected);
                     return Ok(response);
                 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{self, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use servicechain_auth::Verifier;
@@ -29,6 +29,7 @@ use crate::rejection::Rejection;
 use crate::request_head::{self, Passed, Said};
 use crate::request_line::Target;
 use crate::route_table::RouteTable;
+use crate::second_opinion;
 
 /// What all cores share. Nothing in it changes but what its parts swap by themselves.
 pub(crate) struct Gateway {
@@ -137,10 +138,16 @@ async fn pass(
         &worker.pool,
         &head.method,
         sent,
-        deadline
+        deadline,
+        None
     ));
     match deadline.bound(sent).await {
-        Ok(Ok(answer)) => {
+        Ok(Ok(mut answer)) => {
+            if answer.response.status() == StatusCode::UNAUTHORIZED {
+                // Rare and large, so not a part of every request's future.
+                let heeded = second_opinion::heed(worker, index, &head.method, answer, deadline, exchange);
+                answer = Box::pin(heeded).await?;
+            }
             exchange.upstream_answered(answer.response.status(), answer.was_repeated);
             Ok((answer, deadline))
         }

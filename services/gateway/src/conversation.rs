@@ -317,6 +317,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         (self.has_ended() && self.keeps_connection && self.upload.has_ended()).then_some(self.stream)
     }
 
+    /// What was sent.
+    pub(crate) fn into_upload(self) -> Upload {
+        self.upload
+    }
+
     fn ended_early(&mut self, error: io::Error) -> ConversationError {
         let came = match &self.reading {
             Reading::Head { partial, interim } => !partial.is_empty() || *interim > 0,

@@ -31,6 +31,7 @@ pub(crate) struct Exchange {
     verdict: Verdict,
     caller: Option<Caller>,
     reason: Option<&'static str>,
+    disagrees: bool,
     status: Option<StatusCode>,
     is_complete: bool,
 }
@@ -50,6 +51,7 @@ impl Exchange {
             verdict: Verdict::Absent,
             caller: None,
             reason: None,
+            disagrees: false,
             status: None,
             is_complete: false,
         }
@@ -79,11 +81,21 @@ impl Exchange {
         self.caller = caller;
     }
 
-    /// Not admitted. Who brings no token at all was not rejected.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
+    }
+
+    /// Not admitted, or no more. Who brings no token at all was not rejected.
     pub(crate) fn is_refused(&mut self, rejection: &Rejection) {
         if *rejection != Rejection::Refused(Rejected::NoToken) {
             self.verdict = Verdict::Rejected;
         }
+    }
+
+    /// The next hop refused a token that is good here.
+    pub(crate) fn disagrees(&mut self) {
+        self.disagrees = true;
+        self.worker.metrics.route(self.route).disagreements.add(1);
     }
 
     /// The head of an answer came from the upstream, and whether it took a second try.
@@ -121,6 +133,9 @@ impl Exchange {
     fn record(&self) {
         let gateway = &self.worker.gateway;
         let caller = self.caller.as_ref().map(ToString::to_string);
+        let next = self
+            .route
+            .map(|route| gateway.config.routes[route].service.as_str());
         let interrupted = (!self.is_complete).then_some("client went away");
         AccessRecord {
             request_id: self.request_id.as_str(),
@@ -134,9 +149,8 @@ impl Exchange {
             caller: caller.as_deref(),
             reason: self.reason.or(interrupted),
             source: None,
-            upstream: self
-                .route
-                .map(|route| gateway.config.routes[route].service.as_str()),
+            upstream: next,
+            disagrees: next.filter(|_| self.disagrees),
         }
         .emit();
     }

@@ -65,7 +65,8 @@ struct Failed {
 /// How long a request waits for the first address of a service that has just become ready.
 const ADDRESSES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Sends a request and waits for the head of its answer.
+/// Sends a request and waits for the head of its answer. `refused` is the address that has had it already: it goes to
+/// another one, once, or nowhere.
 ///
 /// # Errors
 /// [`ForwardError`] once there is nothing left to try.
@@ -75,11 +76,16 @@ pub(crate) async fn send(
     method: &Method,
     mut upload: Upload,
     deadline: Deadline,
+    refused: Option<SocketAddr>,
 ) -> Result<Answer, ForwardError> {
-    let mut failed: Option<Failed> = None;
+    let mut failed = refused.map(|address| Failed {
+        address,
+        why: ForwardError::Unreachable,
+        was_reused: false,
+    });
     // A connection that was closed before the request was written on it says nothing of the address.
     let mut may_reuse = true;
-    let mut has_tried = false;
+    let mut has_tried = refused.is_some();
     loop {
         let address_failed = failed.map(|failed| failed.address);
         if upstream.resolver.endpoints().as_slice().is_empty() {
@@ -187,6 +193,18 @@ fn check(head: AnswerHead, body: AnswerBody, was_repeated: bool) -> Result<Answe
     })
 }
 
+impl Answer {
+    /// Where it came from.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.response.body().lease.address()
+    }
+
+    /// What it answers, to be sent again, if all of that is still here. The rest of it is not read.
+    pub(crate) fn into_request(self) -> Option<Upload> {
+        self.response.into_body().conversation.into_upload().again()
+    }
+}
+
 impl AnswerBody {
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.conversation.poll_data(cx, &mut self.lease.pool().scratch())
@@ -288,7 +306,7 @@ mod tests {
                 let upload = Upload::new(head.into_bytes(), None, RequestBody::Empty, false);
                 let deadline = Deadline::after(Duration::from_secs(10));
                 let pool = Rc::new(Pool::default());
-                let sent = send(&pair.upstream, &pool, method, upload, deadline).await;
+                let sent = send(&pair.upstream, &pool, method, upload, deadline, None).await;
                 results.push(sent.map(|answer| answer.response.status().as_u16()));
             }
             results

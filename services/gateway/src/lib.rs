@@ -24,6 +24,7 @@ mod rejection;
 mod request_head;
 mod request_line;
 mod route_table;
+mod second_opinion;
 mod server;
 mod small_writes;
 mod worker;

@@ -1,6 +1,7 @@
 //! What a gateway counts, per route and per core: each counter has one writer, so that counting is a plain load and
 //! store, and only a scrape adds the cores up.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +47,10 @@ pub(crate) struct RouteMetrics {
     pub(crate) retries: Count,
     /// Answers that did not reach the client in full.
     pub(crate) aborted: Count,
+    /// Those of them that were cut off because their token is not good any more.
+    pub(crate) cut: Count,
+    /// Answers of the next hop that refuse a token which is good here.
+    pub(crate) disagreements: Count,
     upstream: UpstreamTime,
 }
 
@@ -101,7 +106,7 @@ impl Count {
         self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -120,9 +125,18 @@ impl Level {
     }
 }
 
-/// Writes all families in the text format of `OpenMetrics`. `routes` are the names in the order of the configuration.
-pub(crate) fn write(text: &mut String, hop: &str, routes: &[String], workers: &[Arc<WorkerMetrics>]) {
+/// A route's labels.
+#[derive(Clone, Debug)]
+pub(crate) struct Labels {
+    pub(crate) route: String,
+    /// The hop behind it.
+    pub(crate) service: String,
+}
+
+/// Writes all families in the text format of `OpenMetrics`. `routes` are in the order of the configuration.
+pub(crate) fn write(text: &mut String, hop: &str, routes: &[Labels], workers: &[Arc<WorkerMetrics>]) {
     let page = Page { hop, routes, workers };
+    page.disagreements(text);
     page.classes(text);
     page.verdicts(text);
     page.sum_by_route(
@@ -138,6 +152,13 @@ pub(crate) fn write(text: &mut String, hop: &str, routes: &[String], workers: &[
         "counter",
         "Answers cut off before their end",
         |route| route.aborted.get(),
+    );
+    page.sum_by_route(
+        text,
+        "requests_cut",
+        "counter",
+        "Requests ended because their token was revoked or expired meanwhile",
+        |route| route.cut.get(),
     );
     page.sum_by_route(
         text,
@@ -157,16 +178,39 @@ pub(crate) fn write(text: &mut String, hop: &str, routes: &[String], workers: &[
 
 struct Page<'a> {
     hop: &'a str,
-    routes: &'a [String],
+    routes: &'a [Labels],
     workers: &'a [Arc<WorkerMetrics>],
 }
 
 impl Page<'_> {
     fn labels(&self) -> impl Iterator<Item = (usize, String)> {
-        let names = self.routes.iter().map(String::as_str).chain([NO_ROUTE]);
+        let names = self
+            .routes
+            .iter()
+            .map(|labels| labels.route.as_str())
+            .chain([NO_ROUTE]);
         names
             .enumerate()
             .map(|(index, name)| (index, format!("hop=\"{}\",route=\"{}\"", self.hop, escape(name))))
+    }
+
+    /// By next hop: several routes may lead to one.
+    fn disagreements(&self, text: &mut String) {
+        const NAME: &str = "servicechain_verdict_disagreements";
+        let mut by_next = BTreeMap::<&str, u64>::new();
+        for (index, labels) in self.routes.iter().enumerate() {
+            let sum = self.sum(index, |route| route.disagreements.get());
+            *by_next.entry(&labels.service).or_default() += sum;
+        }
+        let _ = writeln!(
+            text,
+            "# HELP {NAME} Answers of the next hop that refuse a token which is good here; stays 0."
+        );
+        let _ = writeln!(text, "# TYPE {NAME} counter");
+        for (next, sum) in by_next {
+            let (hop, next) = (self.hop, escape(next));
+            let _ = writeln!(text, "{NAME}_total{{hop=\"{hop}\",next=\"{next}\"}} {sum}");
+        }
     }
 
     fn sum(&self, route: usize, of: impl Fn(&RouteMetrics) -> u64) -> u64 {
@@ -286,9 +330,14 @@ mod tests {
             .route(None)
             .answered(StatusCode::NOT_FOUND, Verdict::Absent);
         let mut text = String::new();
-        write(&mut text, "gateway", &["it\"ems".to_owned()], &workers);
+        let labels = Labels {
+            route: "it\"ems".to_owned(),
+            service: "a".to_owned(),
+        };
+        write(&mut text, "gateway", &[labels], &workers);
         for line in [
             r#"servicechain_gateway_requests_total{hop="gateway",route="it\"ems",status="2xx"} 2"#,
+            r#"servicechain_verdict_disagreements_total{hop="gateway",next="a"} 0"#,
             r#"servicechain_gateway_requests_total{hop="gateway",route="",status="4xx"} 1"#,
             r#"servicechain_gateway_verdicts_total{hop="gateway",route="it\"ems",verdict="verified"} 2"#,
             r#"servicechain_gateway_requests_in_flight{hop="gateway",route="it\"ems"} 1"#,

@@ -146,6 +146,10 @@ impl Lease {
         &self.pool
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.in_flight.endpoint().address()
+    }
+
     /// True if other requests went before this one, so that the upstream may have closed it just now.
     pub(crate) fn is_reused(&self) -> bool {
         self.is_reused

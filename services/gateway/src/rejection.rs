@@ -35,6 +35,8 @@ pub(crate) enum Rejection {
     Unreachable,
     /// 502: the upstream's connection ended, or what it sent is no HTTP answer.
     BrokeOff,
+    /// 503: the upstream refuses a token that is good here, at two of its addresses or at the only one.
+    RefusesGoodToken,
     /// 504: the deadline passed before the upstream answered.
     SlowUpstream,
 }
@@ -54,7 +56,7 @@ impl Rejection {
             Fault::Upstream => service.unwrap_or(hop),
             Fault::Client | Fault::Internal => hop,
         };
-        self.problem()
+        self.problem(named)
             .hop(named)
             .with("fault", self.fault().as_str())
             .into_http()
@@ -73,6 +75,7 @@ impl Rejection {
             Self::ExpiresTooSoon => "expires before the request could complete",
             Self::Unreachable => "upstream unreachable",
             Self::BrokeOff => "upstream broke off",
+            Self::RefusesGoodToken => "upstream refuses a good token",
             Self::SlowUpstream => "upstream too slow",
         }
     }
@@ -80,7 +83,9 @@ impl Rejection {
     fn fault(&self) -> Fault {
         match self {
             Self::Refused(rejected) if rejected.status().is_server_error() => Fault::Internal,
-            Self::Unreachable | Self::BrokeOff | Self::SlowUpstream => Fault::Upstream,
+            Self::Unreachable | Self::BrokeOff | Self::RefusesGoodToken | Self::SlowUpstream => {
+                Fault::Upstream
+            }
             Self::Malformed(_)
             | Self::NotSupportedYet(_)
             | Self::Expectation
@@ -93,7 +98,7 @@ impl Rejection {
         }
     }
 
-    fn problem(&self) -> Problem {
+    fn problem(&self, named: &str) -> Problem {
         match self {
             Self::Malformed(sentence) => Problem::new(
                 StatusCode::BAD_REQUEST,
@@ -150,6 +155,7 @@ impl Rejection {
                 "A hop did not answer in full",
             )
             .detail("its connection ended, or its answer is not HTTP"),
+            Self::RefusesGoodToken => Problem::hop_refuses_good_token(named),
             Self::SlowUpstream => Problem::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "slow-hop",
@@ -241,6 +247,7 @@ mod tests {
             (Rejection::ExpiresTooSoon, 401, "Client", "gateway"),
             (Rejection::Unreachable, 503, "Upstream", "a"),
             (Rejection::BrokeOff, 502, "Upstream", "a"),
+            (Rejection::RefusesGoodToken, 503, "Upstream", "a"),
             (Rejection::SlowUpstream, 504, "Upstream", "a"),
         ] {
             let response = rejection.response("gateway", Some("a"));

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{Gateway, Worker};
 use crate::config::Config;
 use crate::forward::Upstream;
-use crate::metrics::{self, WorkerMetrics};
+use crate::metrics::{self, Labels, WorkerMetrics};
 use crate::worker;
 
 /// Connections that may wait to be accepted, per core: enough for a burst of clients reconnecting at once.
@@ -215,14 +215,17 @@ fn via(hop: &str) -> [HeaderValue; 2] {
 
 fn gather_metrics(gateway: &Arc<Gateway>, workers: Vec<Arc<WorkerMetrics>>) -> Metrics {
     let mut metrics = Metrics::new();
-    let names: Vec<String> = gateway
+    let labels: Vec<Labels> = gateway
         .config
         .routes
         .iter()
-        .map(|route| route.name.clone())
+        .map(|route| Labels {
+            route: route.name.clone(),
+            service: route.service.clone(),
+        })
         .collect();
     let hop = gateway.config.hop.name.clone();
-    metrics.append(move |text| metrics::write(text, &hop, &names, &workers));
+    metrics.append(move |text| metrics::write(text, &hop, &labels, &workers));
     let verifier = Arc::clone(&gateway.verifier);
     metrics.append(move |text| text.push_str(&verifier.metrics_text()));
     metrics

@@ -19,6 +19,7 @@ pub struct ItemMetrics {
     writes: ByOutcome,
     shared_reads: Counter,
     next_hop: ByOutcome,
+    disagreements: Family<[(&'static str, String); 1], Counter>,
 }
 
 impl ItemMetrics {
@@ -52,6 +53,11 @@ impl ItemMetrics {
             "next_hop_calls",
             "Calls of the next hop, by outcome",
             this.next_hop.clone(),
+        );
+        registry.register(
+            "verdict_disagreements",
+            "Answers of the next hop that refuse a token which is good here; stays 0",
+            this.disagreements.clone(),
         );
         this
     }
@@ -89,6 +95,17 @@ impl ItemMetrics {
 
     pub(crate) fn shared_a_read(&self) {
         self.shared_reads.inc();
+    }
+
+    /// Shown from the start, so that whoever watches it sees a 0.
+    pub(crate) fn knows_next_hop(&self, next: &str) {
+        drop(self.disagreements.get_or_create(&[("next", next.to_owned())]));
+    }
+
+    pub(crate) fn disagrees(&self, next: &str) {
+        self.disagreements
+            .get_or_create(&[("next", next.to_owned())])
+            .inc();
     }
 
     pub(crate) fn called(&self, outcome: &'static str) {

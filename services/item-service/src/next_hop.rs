@@ -11,9 +11,10 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::{Map, Value};
 use servicechain_auth::propagate_token::PropagateToken;
-use servicechain_auth::{Caller, Judged, PropagateTokenLayer, Rejected, Verifier};
+use servicechain_auth::{Caller, PropagateTokenLayer, Rejected, SecondOpinion, Verifier};
+use servicechain_runtime::access::AccessNotes;
 use servicechain_runtime::deadline::Deadline;
-use servicechain_runtime::http_client::{CallError, Client};
+use servicechain_runtime::http_client::{AnsweredBy, CallError, Client, Elsewhere};
 use servicechain_runtime::request_context::RequestContext;
 use servicechain_runtime::upstream::{Resolver, UpstreamUrl};
 use tower::{Layer as _, ServiceExt as _};
@@ -44,7 +45,8 @@ pub(crate) enum NextHopError {
     Slow,
     /// Its own problem, or that of a hop behind it, passed on as it is.
     Problem(Box<PassedOn>),
-    /// It refuses a token that is still good here: its keys or its clock are not what they should be.
+    /// Two of its addresses refuse a token that is still good here, or there is only one: its keys or its clock are not
+    /// what they should be.
     RefusesGoodToken,
     /// The token has ended meanwhile, here too.
     TokenEnded(Rejected),
@@ -73,6 +75,7 @@ pub(crate) enum Unusable {
 }
 
 struct Answer {
+    from: Option<AnsweredBy>,
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
@@ -87,6 +90,7 @@ impl NextHop {
         verifier: Arc<Verifier>,
         metrics: ItemMetrics,
     ) -> Self {
+        metrics.knows_next_hop(name);
         let client = Client::new(name, url, timeout);
         let resolver = Arc::clone(client.resolver());
         Self {
@@ -102,14 +106,15 @@ impl NextHop {
         &self.name
     }
 
-    /// What this hop and those behind it have under the id.
+    /// What this hop and those behind it have under the id. `notes` hear of a disagreement, even one that was mended.
     pub(crate) async fn get(
         &self,
         id: &ItemId,
         caller: &Caller,
         context: &RequestContext,
+        notes: &mut AccessNotes,
     ) -> Result<Vec<HopReply>, NextHopError> {
-        let got = self.try_get(id, caller, context).await;
+        let got = self.try_get(id, caller, context, notes).await;
         self.metrics.called(match &got {
             Ok(_) => "ok",
             Err(NextHopError::Unreachable(_)) => "unreachable",
@@ -127,21 +132,48 @@ impl NextHop {
         id: &ItemId,
         caller: &Caller,
         context: &RequestContext,
+        notes: &mut AccessNotes,
     ) -> Result<Vec<HopReply>, NextHopError> {
-        let mut answer = self.ask(id, caller, context).await?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            // One of us is wrong about the token. Still good here: perhaps another replica over there knows better.
-            match self.verifier.judge_again(caller) {
-                Judged::Verified(_) => {}
-                Judged::Rejected(rejected) => return Err(NextHopError::TokenEnded(rejected)),
-                Judged::Absent | Judged::UnknownKey(_) => return Err(NextHopError::RefusesGoodToken),
-            }
-            answer = self.ask(id, caller, context).await?;
-            if answer.status == StatusCode::UNAUTHORIZED {
-                return Err(NextHopError::RefusesGoodToken);
+        let first = self.ask(id, caller, context, None).await?;
+        if !self.disagrees(caller, &first, notes)? {
+            return self.read(id, &first);
+        }
+        // Perhaps another replica over there knows better.
+        let elsewhere = first.from.map(|AnsweredBy(address)| Elsewhere(address));
+        match self.ask(id, caller, context, elsewhere).await {
+            Ok(second) if !self.disagrees(caller, &second, notes)? => self.read(id, &second),
+            Err(NextHopError::Slow) => Err(NextHopError::Slow),
+            Ok(_) | Err(_) => Err(NextHopError::RefusesGoodToken),
+        }
+    }
+
+    /// Whether the answer refuses a token that is still good here.
+    fn disagrees(
+        &self,
+        caller: &Caller,
+        answer: &Answer,
+        notes: &mut AccessNotes,
+    ) -> Result<bool, NextHopError> {
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return Ok(false);
+        }
+        match self.verifier.second_opinion(caller, &answer.headers) {
+            SecondOpinion::Theirs => Ok(false),
+            SecondOpinion::Agrees(rejected) => Err(NextHopError::TokenEnded(rejected)),
+            SecondOpinion::Disagrees => {
+                self.metrics.disagrees(&self.name);
+                notes.disagrees = Some(self.name.as_ref().to_owned());
+                let address = answer
+                    .from
+                    .map(|AnsweredBy(address)| tracing::field::display(address));
+                tracing::error!(
+                    next = self.name.as_ref(),
+                    address,
+                    "the next hop refuses a token that is good here: compare the keys and the clocks of both"
+                );
+                Ok(true)
             }
         }
-        self.read(id, &answer)
     }
 
     async fn ask(
@@ -149,6 +181,7 @@ impl NextHop {
         id: &ItemId,
         caller: &Caller,
         context: &RequestContext,
+        elsewhere: Option<Elsewhere>,
     ) -> Result<Answer, NextHopError> {
         let mut request = Request::new(Full::default());
         // An id is a path segment as it is.
@@ -158,6 +191,9 @@ impl NextHop {
             .insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(context.clone());
+        if let Some(elsewhere) = elsewhere {
+            request.extensions_mut().insert(elsewhere);
+        }
         // Right after a start the name may not be resolved yet.
         let patience = Deadline::after(RESOLVE_TIMEOUT).earlier(context.deadline);
         // What is unresolved still is said by the call itself.
@@ -171,6 +207,7 @@ impl NextHop {
             .into_parts();
         match Limited::new(body, MAX_REPLY_BYTES).collect().await {
             Ok(body) => Ok(Answer {
+                from: head.extensions.get().copied(),
                 status: head.status,
                 headers: head.headers,
                 body: body.to_bytes(),

@@ -190,20 +190,7 @@ fn next_hop(next: &str, error: NextHopError) -> Response {
             tracing::warn!(next, error = %chain(&error), "the next hop cannot be reached");
             Problem::unreachable_hop(next).into_response()
         }
-        NextHopError::RefusesGoodToken => {
-            tracing::error!(
-                next,
-                "the next hop refuses a token that is good here: compare the keys of both"
-            );
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "hop-refuses-good-token",
-                "A hop refuses a good token",
-            )
-            .hop(next)
-            .retry_after(1)
-            .into_response()
-        }
+        NextHopError::RefusesGoodToken => Problem::hop_refuses_good_token(next).into_response(),
         NextHopError::Unusable(error) => {
             tracing::warn!(next, error = %chain(&error), "the next hop's answer cannot be used");
             Problem::new(

@@ -53,6 +53,8 @@ pub struct AccessNotes {
     pub source: Option<&'static str>,
     /// The next hop or route it was passed to.
     pub upstream: Option<String>,
+    /// The next hop, where one that answers for it refused a token that is good here.
+    pub disagrees: Option<String>,
 }
 
 /// Everything that is logged about one request.
@@ -71,6 +73,8 @@ pub struct AccessRecord<'a> {
     pub reason: Option<&'a str>,
     pub source: Option<&'a str>,
     pub upstream: Option<&'a str>,
+    /// The next hop, where one that answers for it refused a token that is good here.
+    pub disagrees: Option<&'a str>,
 }
 
 impl AccessRecord<'_> {
@@ -105,6 +109,7 @@ impl AccessRecord<'_> {
             reason = self.reason,
             source = self.source,
             upstream = self.upstream,
+            disagrees = self.disagrees,
         );
     }
 
@@ -141,6 +146,7 @@ impl AccessRecord<'_> {
             ("reason", self.reason),
             ("source", self.source),
             ("upstream", self.upstream),
+            ("disagrees", self.disagrees),
         ] {
             if let Some(value) = value {
                 text(line, name, value);
@@ -271,6 +277,7 @@ mod tests {
             reason: None,
             source: None,
             upstream: Some("a"),
+            disagrees: None,
         };
         let odd = AccessRecord {
             path: "/\"},\n{\"level\":\"x\\\u{1}\u{7f}é",
@@ -279,6 +286,7 @@ mod tests {
             reason: Some("a \"b\""),
             source: Some("cache"),
             upstream: None,
+            disagrees: Some("a"),
             ..plain
         };
         for record in [plain, odd] {

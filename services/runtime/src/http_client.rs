@@ -39,6 +39,14 @@ pub struct Client {
     inner: Arc<Inner>,
 }
 
+/// In the extensions of an answer: the address that it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweredBy(pub SocketAddr);
+
+/// In the extensions of a request: it goes to any address but this one, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere(pub SocketAddr);
+
 struct Inner {
     hop: String,
     host: HeaderValue,
@@ -60,6 +68,9 @@ pub enum CallError {
         #[source]
         source: io::Error,
     },
+    /// Not sent: there is no address but the one that it must not go to.
+    #[error("there is no address but {0}")]
+    NowhereElse(SocketAddr),
     /// It may have been sent.
     #[error(transparent)]
     DeadlinePassed(#[from] DeadlinePassed),
@@ -72,7 +83,10 @@ impl CallError {
     /// Whether the next hop cannot have seen the request.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Self::Unresolved(_) | Self::Connect { .. })
+        matches!(
+            self,
+            Self::Unresolved(_) | Self::Connect { .. } | Self::NowhereElse(_)
+        )
     }
 }
 
@@ -148,7 +162,9 @@ impl Inner {
         deadline: Deadline,
     ) -> Result<Response<PooledBody>, CallError> {
         let may_repeat = request.method().is_idempotent();
-        let mut failed = None;
+        let elsewhere = request.extensions().get::<Elsewhere>();
+        let shunned = elsewhere.map(|Elsewhere(address)| *address);
+        let mut failed = shunned;
         let mut tries = 0;
         // A connection from the pool may have been closed at the other end meanwhile; the next one is then new.
         let mut pooled = true;
@@ -163,6 +179,9 @@ impl Inner {
             drop(endpoints);
             let in_flight = endpoint.begin();
             let address = endpoint.address();
+            if shunned == Some(address) {
+                return Err(CallError::NowhereElse(address));
+            }
             let reused = if pooled {
                 self.pools.take(address).await
             } else {
@@ -186,7 +205,8 @@ impl Inner {
                 }
             };
             let error = match connection.try_send_request(copy(&request)).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    response.extensions_mut().insert(AnsweredBy(address));
                     return Ok(self
                         .pools
                         .lend(response, connection, address, in_flight, deadline));

@@ -57,6 +57,19 @@ impl Problem {
         .hop(hop)
     }
 
+    /// 503: this hop refuses a token that is good at the hop before it.
+    #[must_use]
+    pub fn hop_refuses_good_token(hop: &str) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "hop-refuses-good-token",
+            "A hop refuses a good token",
+        )
+        .detail("its keys or its clock are not what they should be; the token is good, so come again with it")
+        .hop(hop)
+        .retry_after(1)
+    }
+
     /// 413: a body of more than `limit` bytes.
     #[must_use]
     pub fn body_too_large(limit: usize) -> Self {

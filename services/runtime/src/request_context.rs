@@ -152,6 +152,7 @@ where
             reason: notes.reason,
             source: notes.source,
             upstream: notes.upstream.as_deref(),
+            disagrees: notes.disagrees.as_deref(),
         }
         .emit();
     }

@@ -54,7 +54,7 @@ async fn answer(
     let behind = match &items.next {
         None => Vec::new(),
         Some(next) => {
-            let got = next.get(&key.id, caller, context).await;
+            let got = next.get(&key.id, caller, context, notes).await;
             got.map_err(|error| Rejection::NextHop(next.name().to_owned(), error))?
         }
     };

@@ -55,12 +55,46 @@ async fn a_hop_that_refuses_a_token_that_is_good_here_is_a_503_naming_it_and_is_
         (StatusCode::SERVICE_UNAVAILABLE, json!("b"))
     );
     let metrics = metrics(&a).await;
-    let counted = |line: &&str| line.contains("next_hop_calls_total") && line.contains("refused_good_token");
+    for (name, label) in [
+        ("next_hop_calls_total", r#"outcome="refused_good_token""#),
+        ("servicechain_verdict_disagreements_total", r#"next="b""#),
+    ] {
+        let counted = |line: &&str| line.contains(name) && line.contains(label);
+        assert!(
+            metrics
+                .lines()
+                .find(counted)
+                .is_some_and(|line| line.ends_with(" 1")),
+            "{name} in {metrics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_the_next_hop_alone_does_not_take_is_its_401_and_no_disagreement() {
+    let specimen = Specimen::new();
+    let b = Setting {
+        audiences: "[billing]",
+        ..Setting::embedded("b")
+    };
+    let b = b.start(&specimen).await;
+    let a = Setting {
+        next: Some(("b", b.url.clone())),
+        ..Setting::embedded("a")
+    };
+    let a = a.start(&specimen).await;
+    let refused = get(&a, &specimen.token(), "/items/1").await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.json()["hop"], json!("b"));
+    let challenge = refused.headers["www-authenticate"].to_str().unwrap();
+    assert!(challenge.contains("invalid_token"), "{challenge}");
+    let metrics = metrics(&a).await;
+    let counted = |line: &&str| line.contains("servicechain_verdict_disagreements_total");
     assert!(
         metrics
             .lines()
             .find(counted)
-            .is_some_and(|line| line.ends_with(" 1")),
+            .is_some_and(|line| line.ends_with(" 0")),
         "{metrics}"
     );
 }

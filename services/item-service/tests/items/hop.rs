@@ -32,6 +32,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) redis_url: Option<String>,
     pub(crate) next: Option<(&'a str, String)>,
     pub(crate) yaml: &'a str,
+    /// As YAML.
+    pub(crate) audiences: &'a str,
     pub(crate) pauses: PausePoints,
 }
 
@@ -43,6 +45,7 @@ impl Setting<'_> {
             redis_url: Some("memory:".to_owned()),
             next: None,
             yaml: "",
+            audiences: "[]",
             pauses: PausePoints::default(),
         }
     }
@@ -61,7 +64,10 @@ impl Setting<'_> {
 
     /// Starts the hop, which verifies with `generation` of the specimen's bundle, and waits until it is ready.
     pub(crate) async fn start(self, specimen: &Specimen) -> Hop {
-        let mut yaml = format!("hop: {{name: {}}}\n{}\n", self.name, self.yaml);
+        let mut yaml = format!(
+            "hop: {{name: {}, audiences: {}}}\n{}\n",
+            self.name, self.audiences, self.yaml
+        );
         let mut places = Places {
             database_url: self.database_url,
             redis_url: self.redis_url,

@@ -238,3 +238,27 @@ async fn the_deadline_ends_a_call_before_and_within_the_answer() {
         assert_eq!(begun.elapsed().as_secs(), TIMEOUT.as_secs());
     }
 }
+
+#[tokio::test]
+async fn what_must_go_elsewhere_goes_to_another_address_or_nowhere() {
+    let (first, mut second) = (scripted(&[]).await, scripted(&[Does::Answer(OK); 9]).await);
+    let send = async |addresses: &[SocketAddr]| {
+        let mut request = request(Method::GET);
+        request.extensions_mut().insert(Elsewhere(first.address));
+        client(addresses).call(request).await
+    };
+    for _ in 0..9 {
+        let answer = send(&[first.address, second.address]).await.unwrap();
+        assert_eq!(
+            answer.extensions().get(),
+            Some(&AnsweredBy(second.address)),
+            "an answer says where it comes from"
+        );
+    }
+    assert!(second.requests.try_recv().is_ok());
+    let nowhere = send(&[first.address]).await.map(drop).unwrap_err();
+    assert!(
+        matches!(nowhere, CallError::NowhereElse(_)) && nowhere.is_unsent(),
+        "{nowhere}"
+    );
+}

@@ -60,6 +60,10 @@ pub(crate) struct Window {
 }
 
 impl Caller {
+    pub(crate) fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
     pub(crate) fn new(verdict: Arc<Verdict>, generation: Generation) -> Self {
         Self { verdict, generation }
     }
@@ -130,6 +134,12 @@ impl Caller {
     #[must_use]
     pub fn remaining(&self, now: NumericDate) -> Duration {
         self.expires_at().since(now)
+    }
+
+    /// Whether time alone lets the token pass: what `exp`, `nbf`, `iat`, the clock skew and the key's own end say.
+    #[must_use]
+    pub fn is_in_time(&self, now: NumericDate) -> bool {
+        self.verdict.window.contains(now)
     }
 
     /// The `kid` of the token's header.

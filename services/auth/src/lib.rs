@@ -33,5 +33,5 @@ pub use rejected::Rejected;
 pub use require_token::RequireTokenLayer;
 pub use second_opinion::SecondOpinion;
 pub use verified_cache::CacheLimits;
-pub use verifier::{Authentication, Judged, Verifier, VerifierArgs, VerifierConfig};
+pub use verifier::{Authentication, Follower, Judged, Verifier, VerifierArgs, VerifierConfig};
 pub use verify::{verify, verify_jws};

@@ -6,6 +6,7 @@ mod config;
 mod counters;
 mod delivery;
 mod exchange;
+mod follow;
 pub(crate) mod knock;
 mod start;
 mod unknown_key;
@@ -33,6 +34,7 @@ pub use config::{ArgsError, Clock, UnconfirmedStart, VerifierArgs, VerifierConfi
 pub use counters::Counters;
 pub use delivery::Delivered;
 use exchange::HttpClient;
+pub use follow::Follower;
 pub use start::StartError;
 use start::Word;
 use unknown_key::Inquiries;
@@ -62,6 +64,8 @@ pub struct Verifier {
     generation: AtomicU64,
     /// Told after every swap.
     generations: watch::Sender<Generation>,
+    /// The generation that each of those who keep something open has judged by.
+    followers: Mutex<Vec<watch::Receiver<Generation>>>,
     cache: VerifiedCache,
     counters: Counters,
     /// One bundle is taken at a time.
@@ -118,6 +122,7 @@ impl Verifier {
             held: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             generations: watch::Sender::new(Generation::default()),
+            followers: Mutex::default(),
             cache: VerifiedCache::new(config.cache),
             counters: Counters::default(),
             taking: Mutex::new(()),

@@ -24,6 +24,7 @@ use crate::exchange::Exchange;
 use crate::forward::{self, Answer, ForwardError, Upstream};
 use crate::headers::{self, HeaderFault};
 use crate::metrics::WorkerMetrics;
+use crate::open_requests::OpenRequests;
 use crate::pool::Pool;
 use crate::rejection::Rejection;
 use crate::request_head::{self, Passed, Said};
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) open_requests: OpenRequests,
     /// `Via` for requests of HTTP/1.0 and HTTP/1.1 clients (RFC 9110 section 7.6.3).
     pub(crate) via: [HeaderValue; 2],
 }

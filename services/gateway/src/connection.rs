@@ -1,7 +1,7 @@
 //! One client's connection: hyper's HTTP/1.1 under the [`HeadGuard`], ended by its limits, by what the guard saw or
 //! by the process' phase. Requests are answered by `app`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -13,8 +13,11 @@ use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use servicechain_auth::Caller;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::app::{self, Worker};
@@ -46,6 +49,31 @@ pub(crate) struct Client {
     /// Since the timer last looked.
     was_active: Cell<bool>,
     closes: Cell<bool>,
+    /// Who makes the request that is being worked on, where it needed a token.
+    caller: RefCell<Option<Caller>>,
+    /// That request was being worked on at the last look.
+    was_seen: Cell<bool>,
+    cut: Cell<Option<Cut>>,
+    is_cut: Notify,
+}
+
+/// Why a connection is ended in the middle of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// A newer bundle refuses the request's token.
+    Refused,
+    /// The request's token has expired.
+    Expired,
+}
+
+impl Cut {
+    /// As access records have it.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Refused => "token refused by newer keys",
+            Self::Expired => "token expired",
+        }
+    }
 }
 
 impl Client {
@@ -64,6 +92,10 @@ impl Client {
             has_asked: Cell::new(false),
             was_active: Cell::new(false),
             closes: Cell::new(false),
+            caller: RefCell::default(),
+            was_seen: Cell::new(false),
+            cut: Cell::new(None),
+            is_cut: Notify::new(),
         }
     }
 
@@ -98,11 +130,39 @@ impl Client {
         self.in_flight.set(self.in_flight.get() + 1);
         self.has_asked.set(true);
         self.was_active.set(true);
+        self.was_seen.set(false);
+    }
+
+    /// Whose the request is.
+    pub(crate) fn is_used_by(&self, caller: Caller) {
+        self.caller.replace(Some(caller));
+    }
+
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        self.caller.borrow().clone()
+    }
+
+    /// Whether the request was there at the last look as well.
+    pub(crate) fn was_seen_before(&self) -> bool {
+        self.was_seen.replace(true)
+    }
+
+    /// Ends the connection with what is on it: not a byte more goes either way.
+    pub(crate) fn cut(&self, why: Cut) {
+        self.cut.set(Some(why));
+        self.is_cut.notify_one();
+    }
+
+    pub(crate) fn was_cut(&self) -> Option<Cut> {
+        self.cut.get()
     }
 
     /// A request is over.
     pub(crate) fn end(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        if !self.is_busy() {
+            self.caller.take();
+        }
     }
 
     fn is_busy(&self) -> bool {
@@ -119,6 +179,8 @@ enum End {
     SlowHead,
     /// Nothing was asked for long enough.
     Idle,
+    /// Its request's token is not good any more.
+    Cut,
     /// The process does not wait any longer.
     Dropped,
 }
@@ -129,6 +191,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let _ = stream.set_nodelay(true);
     let client = Rc::new(Client::new(peer, &worker));
     worker.metrics.connections.up();
+    worker.open_requests.connected(&client);
     let header_bytes = worker.gateway.config.limits.header_bytes;
     let answer = {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
@@ -144,10 +207,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let end = {
         let mut closing = pin!(worker.gateway.lifecycle.closing());
         let mut closed = pin!(worker.gateway.lifecycle.closed());
+        let mut cut = pin!(client.is_cut.notified());
         let mut limits = pin!(TimeLimits::new(worker.gateway.config.limits.header_timeout));
         let mut is_closing = false;
         let mut watches_phases = false;
         std::future::poll_fn(|cx| {
+            if client.was_cut().is_some() {
+                return Poll::Ready(End::Cut);
+            }
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "connection ended");
@@ -157,6 +224,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             // Once registered, the phases need no look before the process drains.
             if !watches_phases || worker.gateway.lifecycle.is_draining() {
                 watches_phases = true;
+                // Nobody is cut while this is polled: whoever cuts runs on the same core.
+                let _ = cut.as_mut().poll(cx);
                 if closed.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(End::Dropped);
                 }
@@ -182,8 +251,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             refuse_slow_head(stream, Rejection::SlowClient.response(hop, None)).await;
         }
         End::Done if client.is_still_sending() => linger(stream).await,
+        // A reset: an answer that ends with its connection must not look whole, and what the kernel still holds is dropped.
+        End::Cut => drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO))),
         End::Done | End::Idle | End::Dropped => (),
     }
+    worker.open_requests.disconnected(&client);
     worker.metrics.connections.down();
 }
 

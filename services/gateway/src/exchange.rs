@@ -12,7 +12,7 @@ use servicechain_runtime::spans::Span;
 use tokio::time::Instant;
 
 use crate::app::Worker;
-use crate::connection::Client;
+use crate::connection::{Client, Cut};
 use crate::rejection::Rejection;
 
 /// What is recorded for a client that went away before its answer began; no server sends it.
@@ -29,7 +29,6 @@ pub(crate) struct Exchange {
     span: Span,
     route: Option<usize>,
     verdict: Verdict,
-    caller: Option<Caller>,
     reason: Option<&'static str>,
     disagrees: bool,
     status: Option<StatusCode>,
@@ -49,7 +48,6 @@ impl Exchange {
             span: Span::of_request(request.headers(), "gateway"),
             route: None,
             verdict: Verdict::Absent,
-            caller: None,
             reason: None,
             disagrees: false,
             status: None,
@@ -75,10 +73,14 @@ impl Exchange {
     }
 
     pub(crate) fn is_of(&mut self, caller: Option<Caller>) {
-        if caller.is_some() {
+        if let Some(caller) = caller {
             self.verdict = Verdict::Verified;
+            self.client.is_used_by(caller);
         }
-        self.caller = caller;
+    }
+
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        self.client.caller()
     }
 
     pub(crate) fn caller(&self) -> Option<&Caller> {
@@ -132,11 +134,12 @@ impl Exchange {
 
     fn record(&self) {
         let gateway = &self.worker.gateway;
-        let caller = self.caller.as_ref().map(ToString::to_string);
+        let caller = self.caller().map(|caller| caller.to_string());
         let next = self
             .route
             .map(|route| gateway.config.routes[route].service.as_str());
-        let interrupted = (!self.is_complete).then_some("client went away");
+        let interrupted =
+            (!self.is_complete).then(|| self.client.was_cut().map_or("client went away", Cut::reason));
         AccessRecord {
             request_id: self.request_id.as_str(),
             trace_id: self.span.context().trace_id(),
@@ -178,7 +181,6 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.client.end();
         let metrics = self.worker.metrics.route(self.route);
         if self.route.is_some() {
             metrics.in_flight.down();
@@ -188,6 +190,9 @@ impl Drop for Exchange {
         }
         if !self.is_complete {
             metrics.aborted.add(1);
+            if self.client.was_cut().is_some() {
+                metrics.cut.add(1);
+            }
         }
         if AccessRecord::is_wanted() {
             self.record();
@@ -195,6 +200,7 @@ impl Drop for Exchange {
         if self.span.is_recorded() {
             self.finish_span();
         }
+        self.client.end();
     }
 }
 

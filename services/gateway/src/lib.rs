@@ -18,6 +18,7 @@ mod forward;
 mod head_guard;
 mod headers;
 mod metrics;
+mod open_requests;
 mod path;
 mod pool;
 mod rejection;

@@ -21,6 +21,7 @@ use crate::app::{Gateway, Worker};
 use crate::config::Config;
 use crate::forward::Upstream;
 use crate::metrics::{self, Labels, WorkerMetrics};
+use crate::open_requests::OpenRequests;
 use crate::worker;
 
 /// Connections that may wait to be accepted, per core: enough for a burst of clients reconnecting at once.
@@ -131,6 +132,7 @@ pub async fn run_with(
             gateway,
             pool: Rc::default(),
             metrics,
+            open_requests: OpenRequests::default(),
         };
         workers.push(start_thread(format!("gateway-{index}"), move || {
             worker::serve(listener, &stop, make)

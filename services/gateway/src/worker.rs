@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::Worker;
 use crate::connection;
+use crate::open_requests;
 use crate::pool;
 
 /// How many tasks run between two looks at the sockets: enough to spread the cost of a look over many requests, few
@@ -49,6 +50,7 @@ pub(crate) fn serve(
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener) {
     let connections = TaskTracker::new();
+    tokio::task::spawn_local(open_requests::watch(Rc::clone(&worker)));
     let take = |stream: TcpStream, peer: SocketAddr| {
         let hold = worker.gateway.lifecycle.hold();
         let serving = connection::serve(Rc::clone(&worker), stream, peer);

@@ -40,14 +40,15 @@ impl Delivered {
 }
 
 impl Verifier {
-    /// Takes a bundle that is newer than the one held, and returns when requests are judged by it and it is as durable
-    /// as it will be. It goes on even if the returned future is dropped.
+    /// Takes a bundle that is newer than the one held, and returns when requests and what is open are judged by it and it
+    /// is as durable as it will be. It goes on even if the returned future is dropped.
     pub async fn deliver(&self, bytes: Vec<u8>) -> Delivered {
         let Some(this) = self.this.upgrade() else {
             return Delivered::refused(BundleRefusal::Format);
         };
         // Signature, parsing and fsync take milliseconds: not on a thread that serves requests.
         let taken = tokio::task::spawn_blocking(move || this.deliver_blocking(&bytes)).await;
+        self.followed().await;
         // The only other outcome is a runtime that is shutting down.
         taken.unwrap_or(Delivered::refused(BundleRefusal::Format))
     }
@@ -60,13 +61,18 @@ impl Verifier {
         }
     }
 
-    /// What is held and whether it would survive a restart of the container.
+    /// What is held and whether it may be counted on: it would survive a restart of the container, and nothing that is
+    /// open goes by an older one.
     pub(crate) fn held_durably(&self) -> (Option<Held>, bool) {
         let held = self.held();
-        let is_durable = held
-            .as_ref()
-            .is_some_and(|bundle| self.durable.load(Ordering::SeqCst) == bundle.generation().number());
-        (held.as_deref().map(Held::from), is_durable)
+        let counts = held
+            .as_deref()
+            .is_some_and(|bundle| self.is_durable(bundle) && self.is_followed(bundle.generation()));
+        (held.as_deref().map(Held::from), counts)
+    }
+
+    fn is_durable(&self, bundle: &HeldBundle) -> bool {
+        self.durable.load(Ordering::SeqCst) == bundle.generation().number()
     }
 
     pub(super) fn deliver_blocking(&self, bytes: &[u8]) -> Delivered {
@@ -80,7 +86,7 @@ impl Verifier {
                 Delivered::of(Outcome::Accepted)
             }
             Taken::Unchanged => {
-                if !self.held_durably().1 {
+                if !held.is_some_and(|held| self.is_durable(&held)) {
                     self.make_durable(bytes);
                 }
                 Delivered::of(Outcome::Unchanged)

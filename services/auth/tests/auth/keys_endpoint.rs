@@ -19,16 +19,16 @@ use crate::loopback::{DEADLINE, nobody, send, serve};
 
 const NONCE: Nonce = Nonce::new([3; 16]);
 
-struct Pod {
-    chain: Specimen,
-    verifier: Arc<Verifier>,
+pub(crate) struct Pod {
+    pub(crate) chain: Specimen,
+    pub(crate) verifier: Arc<Verifier>,
     url: Uri,
     key: AckKey,
     state: tempfile::TempDir,
 }
 
 impl Pod {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let chain = Specimen::new();
         let state = tempfile::tempdir().unwrap();
         let verifier = Verifier::start(config(&chain, state.path())).await.unwrap();
@@ -43,7 +43,7 @@ impl Pod {
         }
     }
 
-    fn generation(&self, generation: u64) -> Arc<HeldBundle> {
+    pub(crate) fn generation(&self, generation: u64) -> Arc<HeldBundle> {
         let mut bundle = self.chain.bundle();
         bundle.generation = Generation::new(generation);
         self.chain.sign(&bundle)
@@ -53,7 +53,7 @@ impl Pod {
         &self.verifier.config().pod
     }
 
-    async fn push(&self, bytes: &[u8]) -> (StatusCode, Answer) {
+    pub(crate) async fn push(&self, bytes: &[u8]) -> (StatusCode, Answer) {
         let request =
             Request::put(format!("{}keys/v1/keys", self.url)).header("Pod-Uid", self.pod().as_str());
         let request = request

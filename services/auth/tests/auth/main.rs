@@ -10,6 +10,7 @@ mod attacks;
 mod authority;
 mod authorization;
 mod cache;
+mod follow;
 mod keys_endpoint;
 mod layers;
 mod loopback;

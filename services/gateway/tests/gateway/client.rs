@@ -131,6 +131,17 @@ impl Client {
         !self.read_more() && self.buffer.is_empty()
     }
 
+    /// True if the connection ends, whatever came before, as no answer ends.
+    pub(crate) fn was_reset(&mut self) -> bool {
+        loop {
+            match self.stream.read(&mut [0; 1024]) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     fn fill(&mut self, length: usize) -> bool {
         while self.buffer.len() < length {
             if !self.read_more() {

@@ -22,6 +22,7 @@ pub(crate) struct Gateway {
     pub(crate) admin: SocketAddr,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) chain: Specimen,
+    pub(crate) verifier: Arc<Verifier>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
     handle: tokio::runtime::Handle,
 }
@@ -103,13 +104,19 @@ impl Gateway {
             .build()
             .unwrap();
         let handle = runtime.handle().clone();
-        let running = run_with(config.clone(), verifier, listeners, Arc::clone(&lifecycle));
+        let running = run_with(
+            config.clone(),
+            Arc::clone(&verifier),
+            listeners,
+            Arc::clone(&lifecycle),
+        );
         let thread = std::thread::spawn(move || runtime.block_on(running));
         Self {
             address,
             admin,
             lifecycle,
             chain,
+            verifier,
             thread: Some(thread),
             handle,
         }

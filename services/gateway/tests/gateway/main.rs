@@ -13,6 +13,7 @@ mod upstream;
 
 mod drain;
 mod forwarding;
+mod open_requests;
 mod refusals;
 mod smuggling;
 mod streaming;

@@ -142,7 +142,7 @@ fn an_answer_before_the_end_of_the_request_reaches_the_client() {
 }
 
 /// An exchange is counted when the gateway drops it, which may be a moment after the client saw its end.
-fn await_metric(gateway: &Gateway, line: &str) {
+pub(crate) fn await_metric(gateway: &Gateway, line: &str) {
     let begun = std::time::Instant::now();
     loop {
         let text = gateway.metrics();

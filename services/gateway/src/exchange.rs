@@ -83,10 +83,6 @@ impl Exchange {
         self.client.caller()
     }
 
-    pub(crate) fn caller(&self) -> Option<&Caller> {
-        self.caller.as_ref()
-    }
-
     /// Not admitted, or no more. Who brings no token at all was not rejected.
     pub(crate) fn is_refused(&mut self, rejection: &Rejection) {
         if *rejection != Rejection::Refused(Rejected::NoToken) {

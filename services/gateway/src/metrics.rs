@@ -49,8 +49,6 @@ pub(crate) struct RouteMetrics {
     pub(crate) aborted: Count,
     /// Those of them that were cut off because their token is not good any more.
     pub(crate) cut: Count,
-    /// Those of them that were cut off because their token is not good any more.
-    pub(crate) cut: Count,
     /// Answers of the next hop that refuse a token which is good here.
     pub(crate) disagreements: Count,
     upstream: UpstreamTime,
@@ -154,13 +152,6 @@ pub(crate) fn write(text: &mut String, hop: &str, routes: &[Labels], workers: &[
         "counter",
         "Answers cut off before their end",
         |route| route.aborted.get(),
-    );
-    page.sum_by_route(
-        text,
-        "requests_cut",
-        "counter",
-        "Requests ended because their token was revoked or expired meanwhile",
-        |route| route.cut.get(),
     );
     page.sum_by_route(
         text,

@@ -131,6 +131,9 @@ pub struct Answer {
     /// Why bundles that were pushed to it were refused since it started, by whomever they came: anyone may deliver.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub refused: BTreeSet<BundleRefusal>,
+    /// It serves without an authority's word since its start, so it may accept what was revoked just before that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
 }
 
 /// A body with its `Mac` header.

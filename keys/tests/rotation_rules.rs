@@ -140,6 +140,7 @@ impl World {
                 offers: Vec::new(),
                 stopped,
                 refused: BTreeSet::new(),
+                unconfirmed: false,
             },
             offers: offers.iter().cloned().map(Ok).collect(),
             claim_refuted: false,

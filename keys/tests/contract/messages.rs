@@ -30,6 +30,7 @@ fn answer() -> Answer {
         offers: vec![],
         stopped: [("k1".to_owned(), NumericDate::from_seconds(5))].into(),
         refused: [BundleRefusal::Lower].into(),
+        unconfirmed: true,
     }
 }
 

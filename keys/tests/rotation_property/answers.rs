@@ -32,6 +32,7 @@ impl World {
             anchors: Vec::new(),
             offers: Vec::new(),
             refused: std::collections::BTreeSet::new(),
+            unconfirmed: false,
             stopped: pod
                 .keys
                 .iter()
@@ -124,6 +125,7 @@ impl World {
             offers: Vec::new(),
             stopped: std::collections::BTreeMap::new(),
             refused: std::collections::BTreeSet::new(),
+            unconfirmed: false,
         };
         let nonce = Nonce::new([1; 16]);
         let offers = vec![Ok(pool.keys[pool.keys.len() - 2].public_jwk().clone())];

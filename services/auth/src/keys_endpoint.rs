@@ -255,6 +255,7 @@ impl Endpoint {
                 .unwrap_or_default(),
             stopped: issuer.map(|issuer| issuer.stopped()).unwrap_or_default(),
             refused: self.refused(delivered.reason),
+            unconfirmed: self.verifier.is_ready() && !self.verifier.is_confirmed(),
         };
         let sealed = answer.seal(key, &asked.nonce).map_err(|_| NoAnswer::Seal)?;
         let status = match delivered.outcome {

@@ -102,7 +102,13 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
     let stores = stores::open(&chain, args.postgres.as_deref(), args.redis.as_deref(), &data).await?;
 
     let roots = publisher::roots()?;
-    let (chain_id, trust_anchor) = (roots.chain.to_string(), roots.trust.anchor().to_string());
+    let chain_id = roots.chain.to_string();
+    let trust_anchor = roots
+        .trust_keys
+        .anchors()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let plan = configuration::plan(&chain, &bound, &clients, &stores)?;
     let gateway = addresses::bind_gateway(args.port, &plan.gateway)?;
     let gateway_address = gateway.ports.main;

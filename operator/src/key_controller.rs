@@ -4,11 +4,13 @@
 
 pub mod bundle_file;
 pub mod chains;
+mod clock_offset;
 mod config_map_store;
 pub mod desired;
 mod evidence;
 pub mod external;
 mod foreign;
+mod incident;
 pub mod knock;
 pub mod news;
 mod place;
@@ -22,6 +24,9 @@ mod rounds;
 mod show;
 pub mod state;
 mod step;
+pub mod trust_keys;
+pub mod trust_rotation;
+pub mod trust_secret;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -43,6 +48,8 @@ pub use pod_list::KEYS_PORT;
 pub use push::Unheard;
 pub use roots::{Missing, OperatorRoots, Roots};
 pub use state::{KeyState, Laggard, PodKeys};
+pub use trust_keys::TrustKeys;
+pub use trust_rotation::TrustRotation;
 
 use crate::clock::Clock;
 use chains::Seat;
@@ -136,6 +143,7 @@ impl KeyController {
         let leader = leader(roots.clone(), place, clock);
         let state = leader.state.subscribe();
         let seat = Arc::new(Seat {
+            namespace: Arc::default(),
             witness: Witness::new(watched, Arc::clone(&leader.evidence)),
             messenger: Arc::clone(&leader.messenger),
             woken: Arc::clone(&woken),

@@ -17,13 +17,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use servicechain_auth::keys_endpoint::{self, Offers};
 use servicechain_auth::{Hop, Verifier, VerifierConfig};
+use servicechain_fixtures::collector::Span;
+use servicechain_fixtures::{Collector, await_condition};
 use servicechain_keys::rotation::{Desired, DesiredIssuer, KeySource, LaggardReason, ListedPod};
 use servicechain_keys::{
     Algorithm, ChainId, Generation, KeyState as State, Nonce, NumericDate, Offer, PodId, Policy, Revocation,
     RevocationKind, RootSecret, ShortDigest, SigningKey, Trust, TrustKey, Workload,
 };
 use servicechain_operator::clock::Clock;
-use servicechain_operator::key_controller::{BundleFile, KeyController, KeyState, Pod, Roots};
+use servicechain_operator::key_controller::{BundleFile, KeyController, KeyState, Pod, Roots, TrustKeys};
+use servicechain_runtime::telemetry::{self, LogFormat, ProcessTelemetryArgs, ResourceAttributes};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +41,7 @@ fn chain() -> ChainId {
 fn roots() -> Roots {
     Roots {
         chain: chain(),
-        trust: Arc::new(TrustKey::from_seed(&[1; 32]).unwrap()),
+        trust_keys: TrustKeys::only(TrustKey::from_seed(&[1; 32]).unwrap()),
         secret: Arc::new(RootSecret::new([2; 32])),
     }
 }
@@ -378,5 +381,61 @@ async fn a_pod_that_answers_with_a_foreign_key_is_a_laggard() {
         .collect();
     assert_eq!(laggards, [("b-1", LaggardReason::Unreachable)]);
     assert_eq!(state.acknowledged, 3);
+    running.stop().await;
+}
+
+/// A span of that name about that pod, in any round, and whether it failed.
+fn told(collector: &Collector, name: &str, pod: &str) -> Option<(Span, bool)> {
+    let rounds = collector.traces("round of keys");
+    let mut spans = rounds.into_iter().flat_map(|(_, spans)| spans);
+    let is_it = |span: &Span| {
+        let about = span.attributes.get("servicechain.pod");
+        span.name == name && about.is_some_and(|about| about == pod)
+    };
+    let found = spans.find(is_it)?;
+    let failed = found.failure.is_some();
+    Some((found, failed))
+}
+
+#[tokio::test]
+async fn a_round_of_keys_is_one_trace_with_every_pod_that_is_told() {
+    let collector = Collector::start().unwrap();
+    let args = ProcessTelemetryArgs {
+        log_format: LogFormat::Human,
+        log_level: "off".to_owned(),
+        otlp_endpoint: Some(collector.endpoint().to_owned()),
+        trace_sampling_percent: 100.0,
+        resource_attributes: ResourceAttributes::default(),
+    };
+    let _telemetry = telemetry::init_process(&args, "operator").unwrap();
+    let running = Running::start().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let mut pods: Vec<Pod> = running.pods.iter().map(|pod| pod.listed.clone()).collect();
+    pods.push(Pod {
+        name: "b-1".to_owned(),
+        keys_address: Some(address.to_string()),
+        listed: ListedPod {
+            pod: PodId::new("b-1").unwrap(),
+            ..pods[1].listed.clone()
+        },
+        workload: pods[1].workload.clone(),
+    });
+    running.controller.set_pods(pods);
+    let (pushed, silent) = await_condition("the spans of both pods", DEADLINE, async || {
+        let both = told(&collector, "push", "a-1").zip(told(&collector, "push", "b-1"));
+        both.ok_or_else(|| format!("{:#?}", collector.spans()))
+    })
+    .await
+    .unwrap();
+    assert!(!pushed.1 && silent.1, "{pushed:?} {silent:?}");
+    let rounds = collector.traces("round of keys");
+    let (_, spans) = rounds
+        .iter()
+        .find(|(round, _)| round.trace == pushed.0.trace)
+        .unwrap();
+    let ask = spans.iter().find(|span| span.id == pushed.0.parent).unwrap();
+    assert_eq!(ask.name, "ask");
     running.stop().await;
 }

@@ -150,8 +150,7 @@ fn verifier(hop: Hop, roots: &Roots, folder: &Path, bundle_file: &Path) -> anyho
     let name = hop.name.clone();
     let workload = Workload::new(name.clone())?;
     let clock = Clock::system().as_fn();
-    let trust = Trust::new(roots.chain.clone(), vec![roots.trust.anchor().clone()]);
-    let mut config = VerifierConfig::new(trust, pod_of(&name)?, workload.clone(), hop, clock);
+    let mut config = VerifierConfig::new(roots.trust(), pod_of(&name)?, workload.clone(), hop, clock);
     config.ack_key = Some(roots.ack_key(&workload));
     config.bundle_file = Some(bundle_file.to_owned());
     let state = folder.join("state").join(&name);

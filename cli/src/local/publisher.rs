@@ -12,7 +12,7 @@ use servicechain_crds::service_chain::issuers::ObjectKey;
 use servicechain_crds::validated::{Issuer, IssuerKind};
 use servicechain_keys::rotation::ListedPod;
 use servicechain_keys::{ChainId, PodId, RootSecret, TrustKey, Workload};
-use servicechain_operator::key_controller::{BundleFile, KeyController, Pod, Roots, knock};
+use servicechain_operator::key_controller::{BundleFile, KeyController, Pod, Roots, TrustKeys, knock};
 use servicechain_runtime::clock::Clock;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,7 +33,7 @@ pub(crate) fn roots() -> anyhow::Result<Roots> {
     let seed = Zeroizing::new(random()?);
     Ok(Roots {
         chain: ChainId::new(uuid::Uuid::new_v4().to_string())?,
-        trust: Arc::new(TrustKey::from_seed(&seed)?),
+        trust_keys: TrustKeys::only(TrustKey::from_seed(&seed)?),
         secret: Arc::new(RootSecret::new(random()?)),
     })
 }

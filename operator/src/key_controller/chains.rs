@@ -48,6 +48,7 @@ struct Shared {
 
 /// One chain.
 struct Tracked {
+    chain: ObjectRef<ServiceChain>,
     order: Order,
     state: watch::Receiver<Arc<KeyState>>,
     seat: Arc<Seat>,
@@ -56,11 +57,13 @@ struct Tracked {
     _pulse: Arc<Pulse>,
 }
 
-/// What a change of makes another round worth while.
-type Order = (Option<i64>, Option<String>);
+/// What a change of makes another round worth while: the seal of the spec that is kept, and the order to rotate.
+type Order = (String, Option<String>);
 
 /// Where those who answer knocks find a chain.
 pub(super) struct Seat {
+    /// Of the chain; empty on one machine.
+    pub namespace: Arc<str>,
     pub witness: Witness,
     pub messenger: Arc<Messenger>,
     pub woken: Arc<Notify>,
@@ -90,12 +93,12 @@ impl KeyChains {
         }))
     }
 
-    /// Looks after the chain's keys from now on, on the current tokio runtime. Where it is looked after already, another
-    /// spec or another order to rotate is looked at now.
-    pub fn track(&self, chain: &ServiceChain) {
+    /// Looks after the chain's keys from now on, on the current tokio runtime, by the spec that is kept under this `seal`.
+    /// Where it is looked after already, another seal or another order to rotate is looked at now.
+    pub fn track(&self, chain: &ServiceChain, seal: &str) {
         let Some(uid) = chain.uid() else { return };
         let order = (
-            chain.metadata.generation,
+            seal.to_owned(),
             chain.annotations().get(ROTATE_ANNOTATION).cloned(),
         );
         let mut chains = self.0.chains();
@@ -122,6 +125,14 @@ impl KeyChains {
     pub fn wake(&self, uid: &str) {
         if let Some(tracked) = self.0.chains().get(uid) {
             tracked.seat.woken.notify_one();
+        }
+    }
+
+    /// Other trust keys: every chain's pods are to know them, and they may sign its next bundle.
+    pub(super) fn trust_changed(&self) {
+        for tracked in self.0.chains().values() {
+            tracked.seat.woken.notify_one();
+            self.0.news.change(&tracked.chain);
         }
     }
 
@@ -184,6 +195,7 @@ impl Shared {
             Arc::clone(&self.roots.secret),
             chain,
             Arc::clone(&external),
+            self.rules.clone(),
         )?;
         let roots = self.roots.of(cluster.chain().clone());
         let mut leader = leader(
@@ -200,9 +212,11 @@ impl Shared {
         let pulse = Arc::new(self.health.expect(what, STUCK_AFTER));
         let shutdown = CancellationToken::new();
         let tracked = Tracked {
+            chain: ObjectRef::from_obj(chain),
             order,
             state: leader.state.subscribe(),
             seat: Arc::new(Seat {
+                namespace: chain.namespace().unwrap_or_default().into(),
                 witness: Witness::new(Watched::Cluster(Box::new(cluster)), Arc::clone(&leader.evidence)),
                 messenger: Arc::clone(&leader.messenger),
                 woken: Arc::clone(&woken),

@@ -10,6 +10,7 @@ use servicechain_crds::ServiceChain;
 use servicechain_keys::rotation::Event;
 use tokio::sync::{Notify, broadcast};
 
+use super::incident::Incident;
 use super::state::IssuerStanding;
 
 /// Most events that a slow listener may be behind; older ones are in the log.
@@ -48,7 +49,8 @@ impl News {
         self.has_changed.notify_one();
     }
 
-    pub(super) fn tell(&self, chain: &ObjectRef<ServiceChain>, event: &Event) {
+    /// `message` is what the event says to people.
+    pub(super) fn tell(&self, chain: &ObjectRef<ServiceChain>, event: &Event, message: String) {
         // Nobody may be listening.
         let _ = self.events.send(KeyEvent {
             chain: chain.clone(),
@@ -57,7 +59,17 @@ impl News {
                 event,
                 Event::OfferRefused { .. } | Event::RevocationsLeftOut { .. }
             ),
-            message: event.to_string(),
+            message,
+        });
+    }
+
+    pub(super) fn tell_of_incident(&self, chain: &ObjectRef<ServiceChain>, incident: &Incident) {
+        // Nobody may be listening.
+        let _ = self.events.send(KeyEvent {
+            chain: chain.clone(),
+            reason: incident.reason(),
+            is_warning: incident.is_warning(),
+            message: incident.to_string(),
         });
     }
 

@@ -1,12 +1,13 @@
 //! The only way a bundle comes to be (key protocol, line 12): sign, which opens it again with the verifiers' code, and
-//! REPLACE what was read. It must not know what is in the bundle.
+//! REPLACE what was read; and which trust key signs. It must not know what is in the bundle.
 
 use std::sync::Arc;
 
-use servicechain_keys::{Bundle, HeldBundle, SignError};
+use servicechain_keys::rotation::{Base, Round};
+use servicechain_keys::{Bundle, HeldBundle, SignError, TrustKey};
 
 use super::place::{Place, PlaceError};
-use super::roots::Roots;
+use super::step::Leader;
 
 /// Why a round ended early.
 #[derive(Debug, thiserror::Error)]
@@ -15,16 +16,62 @@ pub(super) enum RoundError {
     Place(#[from] PlaceError),
     #[error("the next bundle cannot be signed")]
     Sign(#[from] SignError),
+    /// Never written over without an order: its pods would know nothing newer from then on.
+    #[error(
+        "the chain's keys are signed by a trust key that this operator does not have; restore the Secret servicechain-trust-key from its newest backup, or, where there is none, start the operator with --replace-lost-roots and then replace every pod of the chain"
+    )]
+    AnotherTrustKey,
 }
 
 /// Returns the new version and what is now to be pushed.
 pub(super) async fn publish(
     place: &Place,
-    roots: &Roots,
+    signer: &TrustKey,
     read: Option<&str>,
     next: &Bundle,
 ) -> Result<(String, Arc<HeldBundle>), RoundError> {
-    let signed = Arc::new(next.sign(&roots.trust)?);
+    let signed = Arc::new(next.sign(signer)?);
     let version = place.replace(read, signed.bytes()).await?;
     Ok((version, signed))
+}
+
+/// What is held once more, for another key to sign; none where this one did.
+pub(super) fn resigned(held: &HeldBundle, signer: &TrustKey, round: &Round<'_>) -> Option<Bundle> {
+    let is_signed = held.signed_by() == signer.anchor().kid();
+    (!is_signed).then(|| Bundle {
+        generation: held.generation().next(),
+        issued_at: round.now,
+        ..held.bundle().clone()
+    })
+}
+
+impl Leader {
+    /// The trust key that signs the chain's next bundle.
+    pub(super) fn signer(&self, config_map: Option<&HeldBundle>, round: &Round<'_>) -> Arc<TrustKey> {
+        let known = self.evidence.lock();
+        let counted = round
+            .pods
+            .iter()
+            .filter(|pod| known.memory.counts(pod, round.elapsed));
+        let anchors = counted.map(|pod| {
+            let mut heard = round.answers.iter();
+            let heard = heard.find(|heard| heard.answer.pod == pod.pod)?;
+            Some(heard.answer.anchors.as_slice())
+        });
+        let held = self.roots.trust_keys.held();
+        Arc::clone(held.signer(config_map.map(HeldBundle::signed_by), anchors))
+    }
+
+    /// Whether the base of a round may get a successor: it is stored, and nobody holds a newer one.
+    pub(super) fn may_publish(&self, base: Option<Base<'_>>) -> bool {
+        self.evidence.lock().memory.is_settled() && base.is_some_and(|base| base.in_config_map)
+    }
+
+    /// Nothing is known of a chain but that somebody else signed its bundles.
+    pub(super) fn may_begin_anew(&self) -> Result<(), RoundError> {
+        if self.roots.trust_keys.replaces_lost() {
+            return Ok(());
+        }
+        Err(RoundError::AnotherTrustKey)
+    }
 }

@@ -15,10 +15,11 @@ use servicechain_keys::acknowledgement::{MAX_ANSWER_BYTES, NotAuthentic};
 use servicechain_keys::bundle::MAX_BUNDLE_BYTES;
 use servicechain_keys::rotation::Heard;
 use servicechain_keys::wire::{BUNDLE_PATH, KEYS_PATH, MAC, NONCE, POD_UID};
-use servicechain_keys::{Algorithm, Answer, BundleRefusal, HeldBundle, Mac, Nonce, Trust};
+use servicechain_keys::{Algorithm, Answer, BundleRefusal, ChainId, HeldBundle, Mac, Nonce};
 
 use super::Pod;
 use super::roots::Roots;
+use super::trust_keys::TrustKeys;
 
 /// For a whole exchange. A pod that takes longer is asked again in the next round.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,6 +47,13 @@ pub enum Unheard {
     NotAuthentic(#[from] NotAuthentic),
 }
 
+impl Unheard {
+    /// Somebody answered who does not have the pod's key, or not for this question.
+    pub(super) const fn is_not_believed(&self) -> bool {
+        matches!(self, Self::NoMac | Self::NotAuthentic(_))
+    }
+}
+
 /// What a pod's bundle turned out to be.
 pub(super) enum ReadBundle {
     Authentic(Arc<HeldBundle>),
@@ -55,7 +63,8 @@ pub(super) enum ReadBundle {
 #[derive(Debug)]
 pub(super) struct Messenger {
     client: Client<HttpConnector, Full<Bytes>>,
-    trust: Trust,
+    chain: ChainId,
+    trust_keys: TrustKeys,
 }
 
 impl Messenger {
@@ -69,7 +78,8 @@ impl Messenger {
             .build(connector);
         Self {
             client,
-            trust: Trust::new(roots.chain.clone(), vec![roots.trust.anchor().clone()]),
+            chain: roots.chain.clone(),
+            trust_keys: roots.trust_keys.clone(),
         }
     }
 
@@ -110,14 +120,14 @@ impl Messenger {
         if response.status != StatusCode::OK {
             return Err(Unheard::Status(response.status));
         }
-        Ok(match HeldBundle::open(&body, &self.trust) {
+        Ok(match self.open(&body) {
             Ok(bundle) => ReadBundle::Authentic(Arc::new(bundle)),
             Err(refusal) => ReadBundle::Refuted(refusal),
         })
     }
 
     pub(super) fn open(&self, bytes: &[u8]) -> Result<HeldBundle, BundleRefusal> {
-        HeldBundle::open(bytes, &self.trust)
+        HeldBundle::open(bytes, &self.trust_keys.trust(self.chain.clone()))
     }
 
     async fn exchange(

@@ -268,6 +268,7 @@ mod tests {
                 pod: PodId::new((*name).to_owned()).unwrap(),
                 generation: None,
                 reason: *reason,
+                falsehood: None,
                 since: now(),
             })
             .collect();

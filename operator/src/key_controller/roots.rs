@@ -1,42 +1,38 @@
 //! The two secrets that all trust stands on: the trust key that signs bundles, and the root of all acknowledgement keys.
-//! Each is a Secret in the operator's namespace that is created once, read back, and never replaced: whoever replaces one
-//! cuts every running pod off.
+//! Each is a Secret in the operator's namespace that is created once and read back. Whoever puts another in its place cuts
+//! every running pod off; the trust key has a successor by way of `trust_rotation` only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use servicechain_crds::ServiceChain;
-use servicechain_keys::{AckKey, ChainId, RootSecret, TrustAnchor, TrustKey, Workload};
+use servicechain_keys::{AckKey, ChainId, RootSecret, Trust, TrustAnchor, Workload};
 use zeroize::Zeroizing;
 
+use super::trust_keys::TrustKeys;
+use super::trust_secret::{self, TRUST_KEY_SECRET};
 use crate::api_client::{ApiError, READ_TIMEOUT, WRITE_TIMEOUT, within};
 
-/// Secret with the trust key, PKCS #8 as PEM (RFC 5958, RFC 7468).
-pub const TRUST_KEY_SECRET: &str = "servicechain-trust-key";
 /// Secret with the root secret, base64url.
 pub const ROOT_SECRET_SECRET: &str = "servicechain-root-secret";
-const TRUST_KEY_NAME: &str = "tls.key";
 const ROOT_SECRET_NAME: &str = "root-secret";
-const PEM: (&str, &str) = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----");
 
 /// What authenticates one chain's bundles and answers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Roots {
     pub chain: ChainId,
-    pub trust: Arc<TrustKey>,
+    pub trust_keys: TrustKeys,
     pub secret: Arc<RootSecret>,
 }
 
 /// The roots of every chain of this operator. Cheap to clone; redacted in its `Debug`.
 #[derive(Clone, Debug)]
 pub struct OperatorRoots {
-    pub trust: Arc<TrustKey>,
+    pub trust_keys: TrustKeys,
     pub secret: Arc<RootSecret>,
 }
 
@@ -85,6 +81,12 @@ impl Roots {
     pub fn ack_key(&self, workload: &Workload) -> AckKey {
         self.secret.ack_key(&self.chain, workload)
     }
+
+    /// Who the chain's verifiers let sign bundles.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        self.trust_keys.trust(self.chain.clone())
+    }
 }
 
 impl OperatorRoots {
@@ -97,24 +99,22 @@ impl OperatorRoots {
             namespace,
             missing,
         };
-        let (trust, trust_key) = (TRUST_KEY_SECRET, TRUST_KEY_NAME);
-        let made = || {
-            let seed = Zeroizing::new(rand::random::<[u8; 32]>());
-            let key = TrustKey::from_seed(&seed).map_err(|_| RootsError::Made)?;
-            pem(&key).ok_or(RootsError::Made)
-        };
-        let trust = secrets.ensure(trust, trust_key, made, trust_key_of).await?;
+        let made = || trust_secret::new_key().ok_or(RootsError::Made);
+        let trust = secrets
+            .ensure(TRUST_KEY_SECRET, trust_secret::CURRENT, made, trust_secret::held)
+            .await?;
         let made = || {
             let bytes = Zeroizing::new(rand::random::<[u8; 32]>());
             Ok(RootSecret::new(*bytes).to_text())
         };
         let secret = secrets
-            .ensure(ROOT_SECRET_SECRET, ROOT_SECRET_NAME, made, |text| {
-                text.parse().ok()
+            .ensure(ROOT_SECRET_SECRET, ROOT_SECRET_NAME, made, |secret| {
+                let bytes = secret.data.as_ref()?.get(ROOT_SECRET_NAME)?;
+                std::str::from_utf8(&bytes.0).ok()?.parse().ok()
             })
             .await?;
         Ok(Self {
-            trust: Arc::new(trust),
+            trust_keys: TrustKeys::new(trust, missing == Missing::MadeAnew),
             secret: Arc::new(secret),
         })
     }
@@ -123,7 +123,7 @@ impl OperatorRoots {
     pub fn of(&self, chain: ChainId) -> Roots {
         Roots {
             chain,
-            trust: Arc::clone(&self.trust),
+            trust_keys: self.trust_keys.clone(),
             secret: Arc::clone(&self.secret),
         }
     }
@@ -131,7 +131,7 @@ impl OperatorRoots {
     /// What pods are given to know the trust key by.
     #[must_use]
     pub fn anchors(&self) -> Vec<TrustAnchor> {
-        vec![self.trust.anchor().clone()]
+        self.trust_keys.anchors()
     }
 }
 
@@ -148,7 +148,7 @@ impl Secrets<'_> {
         secret: &'static str,
         key: &'static str,
         make: impl FnOnce() -> Result<Zeroizing<String>, RootsError>,
-        parse: impl FnOnce(&str) -> Option<T>,
+        parse: impl FnOnce(&Secret) -> Option<T>,
     ) -> Result<T, RootsError> {
         let mut found = self.read(secret).await?;
         if found.is_none() {
@@ -165,11 +165,7 @@ impl Secrets<'_> {
             // What counts is what is stored, by whomever.
             found = self.read(secret).await?;
         }
-        let text = found
-            .and_then(|found| found.data?.remove(key))
-            .and_then(|bytes| String::from_utf8(bytes.0).ok())
-            .map(Zeroizing::new);
-        text.and_then(|text| parse(&text)).ok_or(RootsError::Unusable {
+        found.as_ref().and_then(parse).ok_or(RootsError::Unusable {
             namespace: self.namespace.to_owned(),
             secret,
             key,
@@ -237,41 +233,16 @@ async fn chain_with_keys(client: &Client, namespace: Option<&str>) -> Result<Opt
     }
 }
 
-fn pem(key: &TrustKey) -> Option<Zeroizing<String>> {
-    let der = key.to_pkcs8().ok()?;
-    let text = Zeroizing::new(BASE64_STANDARD.encode(&*der));
-    Some(Zeroizing::new(format!("{}\n{}\n{}\n", PEM.0, *text, PEM.1)))
-}
-
-fn trust_key_of(text: &str) -> Option<TrustKey> {
-    let body = text.trim().strip_prefix(PEM.0)?.strip_suffix(PEM.1)?;
-    let body: Zeroizing<String> = Zeroizing::new(body.split_whitespace().collect());
-    let der = Zeroizing::new(BASE64_STANDARD.decode(body.as_bytes()).ok()?);
-    TrustKey::from_pkcs8(&der).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use servicechain_keys::TrustKey;
 
-    #[test]
-    fn a_trust_key_outlives_being_written() {
-        let key = TrustKey::from_seed(&[7; 32]).unwrap();
-        let text = pem(&key).unwrap();
-        let read = trust_key_of(&text).unwrap();
-        assert_eq!(read.anchor(), key.anchor());
-        // As `openssl genpkey -algorithm ed25519` writes one.
-        let foreign = "-----BEGIN PRIVATE KEY-----\n\
-                       MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
-                       -----END PRIVATE KEY-----\n";
-        assert!(trust_key_of(foreign).is_some());
-        assert!(trust_key_of("").is_none() && trust_key_of(&text[..40]).is_none());
-    }
+    use super::*;
 
     #[test]
     fn roots_are_not_shown() {
         let roots = OperatorRoots {
-            trust: Arc::new(TrustKey::from_seed(&[7; 32]).unwrap()),
+            trust_keys: TrustKeys::only(TrustKey::from_seed(&[7; 32]).unwrap()),
             secret: Arc::new(RootSecret::new([9; 32])),
         };
         let shown = format!("{roots:?} {:?}", roots.of(ChainId::new("c").unwrap()));

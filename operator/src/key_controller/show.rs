@@ -3,25 +3,36 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use servicechain_keys::rotation::{Base, Event, Round};
-use servicechain_keys::{HeldBundle, NumericDate, PodId};
+use servicechain_keys::rotation::{Base, Event, Heard, Round};
+use servicechain_keys::{HeldBundle, PodId};
 
+use super::incident::{self, Incident};
 use super::place::PlaceError;
 use super::publish::RoundError;
-use super::state::{KeyState, Laggard, PodKeys, entries};
-use super::step::Leader;
+use super::state::{Falsehood, KeyState, Laggard, PodKeys, entries};
+use super::step::{Asked, Leader};
 use super::{Pod, chain_of};
 
 impl Leader {
     /// Says what has not just been said: who offers a refused key offers it in every round.
-    pub(super) fn tell(&mut self, events: Vec<Event>) {
+    pub(super) fn tell(&mut self, events: Vec<Event>, pods: &[Pod]) {
         for event in events.iter().filter(|event| !self.told.contains(event)) {
-            tracing::info!(chain = %self.roots.chain, "{event}");
+            let says = says(event, pods);
+            tracing::info!(chain = %self.roots.chain, "{says}");
             if let Some((chain, news)) = &self.audience {
-                news.tell(chain, event);
+                news.tell(chain, event, says);
             }
         }
         self.told = events;
+    }
+
+    pub(super) fn tell_of_incidents(&self, incidents: &[Incident]) {
+        for incident in incidents {
+            tracing::warn!(chain = %self.roots.chain, "{incident}");
+            if let Some((chain, news)) = &self.audience {
+                news.tell_of_incident(chain, incident);
+            }
+        }
     }
 
     pub(super) fn show(
@@ -29,9 +40,11 @@ impl Leader {
         newest: Option<&Arc<HeldBundle>>,
         pods: &[Pod],
         round: &Round<'_>,
+        asked: &Asked,
         was_written: bool,
     ) -> bool {
-        let state = self.state_of(newest.map(Arc::as_ref), pods, round, was_written);
+        let state = self.state_of(newest.map(Arc::as_ref), pods, round, asked, was_written);
+        self.tell_of_incidents(&incident::at_pods(&self.state.borrow().pods, &state.pods));
         let in_sync = state.in_sync;
         self.publish(state);
         in_sync
@@ -42,18 +55,28 @@ impl Leader {
         newest: Option<&HeldBundle>,
         pods: &[Pod],
         round: &Round<'_>,
+        asked: &Asked,
         was_written: bool,
     ) -> KeyState {
+        let before = Arc::clone(&self.state.borrow());
+        // There may be thousands of each.
+        let before: BTreeMap<&PodId, &PodKeys> =
+            before.pods.iter().map(|known| (&known.pod, known)).collect();
+        let known_of = |pod: &PodId| before.get(pod).copied();
+        let answers = round.answers.iter().map(|heard| (&heard.answer.pod, heard));
+        let answers: BTreeMap<&PodId, &Heard> = answers.collect();
+        let names: BTreeMap<&PodId, &Pod> = pods.iter().map(|pod| (&pod.listed.pod, pod)).collect();
+        let falsehood_of = |pod: &PodId| match answers.get(pod) {
+            Some(heard) => heard.claim_refuted.then_some(Falsehood::Claim),
+            None if asked.not_believed.contains(pod) => Some(Falsehood::NotAuthentic),
+            None => known_of(pod).and_then(|known| known.falsehood),
+        };
         let known = self.evidence.lock();
         let standing = known
             .memory
             .standing(newest.map(Base::from), round.pods, round.elapsed);
         let is_settled = known.memory.is_settled() && newest.is_some();
         let counts = |pod: &Pod| known.memory.counts(&pod.listed, round.elapsed);
-        let answer_of = |pod: &PodId| {
-            let mut answers = round.answers.iter().map(|heard| &heard.answer);
-            answers.find(|answer| answer.pod == *pod)
-        };
         let mut lags = BTreeMap::new();
         let mut laggards = Vec::new();
         for lag in &standing.laggards {
@@ -63,19 +86,23 @@ impl Leader {
                 .filter(|(reason, _)| *reason == lag.reason);
             let since = before.map_or(round.now, |(_, since)| *since);
             lags.insert(lag.pod.clone(), (lag.reason, since));
-            let pod = pods.iter().find(|pod| pod.listed.pod == lag.pod);
+            let pod = names.get(&lag.pod);
             laggards.push(Laggard {
                 name: pod.map(|pod| pod.name.clone()).unwrap_or_default(),
                 pod: lag.pod.clone(),
                 generation: lag.generation,
                 reason: lag.reason,
+                falsehood: falsehood_of(&lag.pod),
                 since,
             });
         }
+        let lagging: BTreeMap<&PodId, &Laggard> = laggards.iter().map(|lag| (&lag.pod, lag)).collect();
         let of_pod = |pod: &Pod| {
             let id = &pod.listed.pod;
-            let answer = answer_of(id);
-            let lag = laggards.iter().find(|lag| lag.pod == *id);
+            let answer = answers.get(id).map(|heard| &heard.answer);
+            let lag = lagging.get(id);
+            let known = known_of(id);
+            let clock_known = known.and_then(|known| known.clock_offset);
             let is_counted = counts(pod);
             PodKeys {
                 name: pod.name.clone(),
@@ -88,12 +115,30 @@ impl Leader {
                     .map(|held| held.generation)
                     .or_else(|| lag.and_then(|lag| lag.generation)),
                 refusal: answer.and_then(|answer| answer.reason),
+                refused: match answer {
+                    Some(answer) => answer.refused.clone(),
+                    None => known.map(|known| known.refused.clone()).unwrap_or_default(),
+                },
+                falsehood: falsehood_of(id),
+                unconfirmed: match answer {
+                    Some(answer) => answer.unconfirmed,
+                    None => known.is_some_and(|known| known.unconfirmed),
+                },
+                clock_offset: match asked.clocks.get(id) {
+                    Some(measured) => Some(measured.shown(clock_known)),
+                    None => clock_known,
+                },
+                anchors: match answer {
+                    Some(answer) => answer.anchors.clone(),
+                    None => known.map(|known| known.anchors.clone()).unwrap_or_default(),
+                },
             }
         };
         let pods = pods.iter().map(of_pod).collect();
         self.lags = lags;
         KeyState {
             newest: newest.map(|bundle| (bundle.generation(), bundle.digest())),
+            signed_by: newest.map(|bundle| bundle.signed_by().to_owned()),
             acknowledged: standing.acknowledged,
             verifiers: standing.verifiers,
             laggards,
@@ -103,16 +148,6 @@ impl Leader {
             is_settled,
             in_sync: is_settled && !was_written && standing.acknowledged == standing.verifiers,
             problem: None,
-            clock_offsets: round
-                .answers
-                .iter()
-                .map(|heard| {
-                    (
-                        heard.answer.pod.clone(),
-                        clock_offset(heard.answer.now, round.now),
-                    )
-                })
-                .collect(),
         }
     }
 
@@ -130,7 +165,7 @@ impl Leader {
 
     fn publish(&self, state: KeyState) {
         let is_news = self.state.send_if_modified(|shown| {
-            let is_news = shown.differs_from(&state);
+            let is_news = **shown != state;
             *shown = Arc::new(state);
             is_news
         });
@@ -140,22 +175,12 @@ impl Leader {
     }
 }
 
-/// Seconds that a pod's clock is ahead, as far as they can be said: a pod writes any time it likes.
-fn clock_offset(pod: NumericDate, ours: NumericDate) -> i64 {
-    let signed = |time: NumericDate| i64::try_from(time.as_seconds()).unwrap_or(i64::MAX);
-    signed(pod).saturating_sub(signed(ours))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_may_write_any_time_and_its_clock_is_never_said_to_be_the_other_way_off() {
-        let ours = NumericDate::from_seconds(1_800_000_000);
-        let ahead = |seconds| clock_offset(NumericDate::from_seconds(seconds), ours);
-        assert_eq!([ahead(0), ahead(1_800_000_007)], [-1_800_000_000, 7]);
-        let furthest = i64::MAX - 1_800_000_000;
-        assert_eq!([1 << 63, u64::MAX].map(ahead), [furthest; 2]);
-    }
+/// People know pods by their names.
+fn says(event: &Event, pods: &[Pod]) -> String {
+    let Event::OfferRefused { pod, reason } = event else {
+        return event.to_string();
+    };
+    let known = pods.iter().find(|known| known.listed.pod == *pod);
+    let name = known.map_or(pod.as_str(), |known| &known.name);
+    format!("a key offered by pod {name} is refused: {}", chain_of(reason))
 }

@@ -1,7 +1,7 @@
 //! What people are shown about a chain's keys after each round. Derived; nothing reads it back. It changes only when
 //! something happened: no time in it moves by itself, so that a status made from it is not written again and again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use servicechain_keys::rotation::LaggardReason;
 use servicechain_keys::{
@@ -12,6 +12,8 @@ use servicechain_keys::{
 pub struct KeyState {
     /// The bundle that is stored; none before the first.
     pub newest: Option<(Generation, Digest)>,
+    /// The kid of the trust key that signed it.
+    pub signed_by: Option<String>,
     /// Counted pods that durably hold the newest bundle.
     pub acknowledged: usize,
     pub verifiers: usize,
@@ -28,9 +30,6 @@ pub struct KeyState {
     pub in_sync: bool,
     /// Why the last round brought nothing, as a sentence.
     pub problem: Option<String>,
-    /// By how many seconds the clock of a pod is ahead of the operator's, as it was last heard. Nobody is told of a
-    /// change of it alone.
-    pub clock_offsets: BTreeMap<PodId, i64>,
 }
 
 /// How an issuer stands whose keys are fetched or given. Nothing in it is what somebody else wrote.
@@ -70,6 +69,8 @@ pub struct Laggard {
     /// None before its first bundle, or where it never answered.
     pub generation: Option<Generation>,
     pub reason: LaggardReason,
+    /// What it, or whoever answers for it, says falsely.
+    pub falsehood: Option<Falsehood>,
     /// Since when, as far as this operator saw it.
     pub since: NumericDate,
 }
@@ -89,6 +90,39 @@ pub struct PodKeys {
     pub generation: Option<Generation>,
     /// Why it did not take what it was sent last.
     pub refusal: Option<BundleRefusal>,
+    /// Why it did not take bundles since it started, by whomever they came: anyone may deliver.
+    pub refused: BTreeSet<BundleRefusal>,
+    /// Found out when it was last heard, or last not believed.
+    pub falsehood: Option<Falsehood>,
+    /// It serves without the operator's word since it started.
+    pub unconfirmed: bool,
+    /// How many seconds its clock is ahead of the operator's, zero where both are in step: a figure that stays for as long
+    /// as it may be true.
+    pub clock_offset: Option<i64>,
+    /// The kids of the trust keys that it trusts.
+    pub anchors: Vec<String>,
+}
+
+/// What is not so, and was said all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Falsehood {
+    #[error(
+        "an answer in its name is not sealed with its key: another pod has its address, or somebody poses as it"
+    )]
+    NotAuthentic,
+    #[error("it says that it holds a bundle which it does not hold")]
+    Claim,
+}
+
+impl Falsehood {
+    /// In one word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NotAuthentic => "NotAuthentic",
+            Self::Claim => "ClaimRefuted",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +138,9 @@ impl Laggard {
     /// Its reason in one word.
     #[must_use]
     pub const fn word(&self) -> &'static str {
+        if let Some(falsehood) = self.falsehood {
+            return falsehood.word();
+        }
         match self.reason {
             LaggardReason::Unreachable => "Unreachable",
             LaggardReason::Refuses(_) => "Refuses",
@@ -125,15 +162,6 @@ impl KeyState {
     #[must_use]
     pub fn pod(&self, name: &str) -> Option<&PodKeys> {
         self.pods.iter().find(|pod| pod.name == name)
-    }
-
-    /// Whether somebody who watches must hear of `next`.
-    pub(super) fn differs_from(&self, next: &Self) -> bool {
-        let comparable = Self {
-            clock_offsets: next.clock_offsets.clone(),
-            ..self.clone()
-        };
-        comparable != *next
     }
 }
 

@@ -1,7 +1,7 @@
 //! One round, in the order that `keys::rotation` asks for: read, list, ask everybody, decide, write. What it finds
 //! out and may forget is in its `Evidence`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,20 +11,25 @@ use servicechain_crds::ServiceChain;
 use servicechain_keys::rotation::{
     Base, Decision, Desired, Event, Heard, KeySource, LaggardReason, ListedPod, Round, decide, newest,
 };
-use servicechain_keys::{Algorithm, HeldBundle, NumericDate, PodId};
+use servicechain_keys::{
+    Algorithm, Bundle, BundleRefusal, Held, HeldBundle, NumericDate, Outcome, PodId, TrustKey,
+};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::clock_offset::ClockOffset;
 use super::evidence::Evidence;
+use super::incident;
 use super::news::News;
 use super::place::{Claim, Place, PlaceError, Stored, Wish};
-use super::publish::{RoundError, publish};
-use super::push::{Messenger, ReadBundle};
+use super::publish::{RoundError, publish, resigned};
+use super::push::{Messenger, ReadBundle, Unheard};
 use super::roots::Roots;
 use super::state::{IssuerStanding, KeyState};
 use super::{Pod, chain_of};
 use crate::clock::Clock;
 use crate::health::Pulse;
+use crate::trace;
 
 /// Pods asked at a time.
 const CONCURRENCY: usize = 32;
@@ -65,21 +70,35 @@ pub(super) struct Leader {
 
 /// What asking everybody brought.
 #[derive(Default)]
-struct Asked {
+pub(super) struct Asked {
     pods: Vec<PodId>,
     answers: Vec<Heard>,
     /// Newer bundles than the one read.
     at_pods: Vec<Arc<HeldBundle>>,
+    /// Somebody answered in their name who is not they.
+    pub not_believed: BTreeSet<PodId>,
+    pub clocks: BTreeMap<PodId, ClockOffset>,
+    /// A pod holds a bundle that is signed by none of the keys known here.
+    by_another_key: bool,
+}
+
+/// What asking a pod brought.
+struct Answered {
+    heard: Heard,
+    clock: ClockOffset,
+    /// The newer bundle that it holds.
+    newer: Option<Arc<HeldBundle>>,
+    by_another_key: bool,
 }
 
 impl Leader {
     pub(super) async fn round(&mut self) -> Result<After, RoundError> {
-        let stored = self.place.read().await?;
-        let config_map = self.take_in(stored.as_ref())?;
+        let stored = trace::step("read", self.place.read()).await?;
+        let (config_map, not_ours) = self.take_in(stored.as_ref())?;
         // Read after the bundle, and each by itself: an older reading could undo what the bundle says.
         let asked_at = Instant::now();
         let mut revocations = Vec::new();
-        let desired = match self.place.wish().await? {
+        let desired = match trace::step("read", self.place.wish()).await? {
             Wish::This(desired, issuers, asked) => {
                 self.hear_of(issuers);
                 revocations = asked;
@@ -88,15 +107,17 @@ impl Leader {
             Wish::Nothing => None,
             Wish::Gone => return Ok(After::Gone),
         };
-        let pods = self.place.pods().await?;
-        let asked = self
-            .ask_everybody(&pods, config_map.as_deref(), desired.as_deref())
-            .await;
+        let pods = trace::step("list", self.place.pods()).await?;
+        let ask = self.ask_everybody(&pods, config_map.as_deref(), desired.as_deref());
+        let asked = trace::step("ask", ask).await;
         let listed: Vec<ListedPod> = pods.iter().map(|pod| pod.listed.clone()).collect();
         let base = newest(
             config_map.as_deref().map(Base::from),
             asked.at_pods.iter().map(|bundle| Base::from(bundle.as_ref())),
         );
+        if base.is_none() && (not_ours == Some(BundleRefusal::Anchor) || asked.by_another_key) {
+            self.may_begin_anew()?;
+        }
         let round = Round {
             now: NumericDate::from((self.clock)()),
             elapsed: self.evidence.started.elapsed(),
@@ -104,7 +125,7 @@ impl Leader {
             answers: &asked.answers,
             pods: &listed,
         };
-        let (decision, is_decided) = {
+        let (mut decision, is_decided) = {
             let memory = &mut self.evidence.lock().memory;
             memory.note(base, &round);
             let is_decided =
@@ -114,8 +135,22 @@ impl Leader {
             });
             (decision, is_decided)
         };
+        let signer = self.signer(config_map.as_deref(), &round);
+        if decision.next.is_none() && self.may_publish(base) {
+            decision.next = config_map
+                .as_deref()
+                .and_then(|held| resigned(held, &signer, &round));
+        }
+        let incidents = incident::at_store(stored.as_ref(), not_ours, config_map.as_deref(), base);
         let written = self
-            .write(stored, config_map.as_ref(), base, &asked, &decision)
+            .write(
+                stored,
+                config_map.as_ref(),
+                base,
+                &asked,
+                decision.next.as_ref(),
+                &signer,
+            )
             .await;
         if matches!(written, Err(RoundError::Place(PlaceError::Conflict))) {
             return Ok(After::Moved);
@@ -124,18 +159,22 @@ impl Leader {
         if is_decided {
             self.evidence.decided.send_replace(Some(asked_at));
         }
-        self.tell(decision.events);
+        self.tell(decision.events, &pods);
+        if let Some(written) = &written {
+            self.tell_of_incidents(&incidents);
+            let switched = incident::trust_key(config_map.as_deref(), written);
+            self.tell_of_incidents(switched.as_slice());
+        }
         let newest = written.as_ref().or(config_map.as_ref());
-        let in_sync = self.show(newest, &pods, &round, written.is_some());
+        let in_sync = self.show(newest, &pods, &round, &asked, written.is_some());
         // What was written just now nobody can hold yet, and the next round begins at once.
         let is_said = if written.is_none() {
             let keys = Arc::clone(&self.state.borrow());
             let newest = config_map.as_deref();
             let is_left_out = |event: &Event| matches!(event, Event::RevocationsLeftOut { .. });
             let is_full = self.told.iter().any(is_left_out);
-            self.place
-                .say(&revocations, newest, is_full, &keys, round.now)
-                .await
+            let say = self.place.say(&revocations, newest, is_full, &keys, round.now);
+            trace::step("status", say).await
         } else {
             true
         };
@@ -155,26 +194,29 @@ impl Leader {
         self.issuers = issuers;
     }
 
-    /// What holds no authentic bundle counts for nothing, and is written over if it is ours.
-    fn take_in(&self, stored: Option<&Stored>) -> Result<Option<Arc<HeldBundle>>, RoundError> {
+    /// What holds no authentic bundle counts for nothing, and is written over if it is ours: why it is none comes second.
+    fn take_in(
+        &self,
+        stored: Option<&Stored>,
+    ) -> Result<(Option<Arc<HeldBundle>>, Option<BundleRefusal>), RoundError> {
         let opened = stored.map(|stored| self.messenger.open(&stored.bytes));
         let unclaimed = stored.is_some_and(|stored| stored.claim == Claim::Unclaimed);
-        let bundle = match opened {
-            Some(Ok(bundle)) => Some(Arc::new(bundle)),
+        let (bundle, not_ours) = match opened {
+            Some(Ok(bundle)) => (Some(Arc::new(bundle)), None),
             Some(Err(_)) if unclaimed => {
                 return Err(PlaceError::Unclaimed.into());
             }
             Some(Err(error)) => {
                 tracing::error!(chain = %self.roots.chain, %error, "the stored bundle is not authentic");
-                None
+                (None, Some(error))
             }
-            None => None,
+            None => (None, None),
         };
         let version = stored.map(|stored| stored.version.as_str());
         let mut known = self.evidence.lock();
         known.memory.read(version);
         known.stored = version.map(str::to_owned).zip(bundle.clone());
-        Ok(bundle)
+        Ok((bundle, not_ours))
     }
 
     /// What is written, if anything: a newer bundle that only pods hold, what was decided, or again what is there, in the
@@ -185,7 +227,8 @@ impl Leader {
         config_map: Option<&Arc<HeldBundle>>,
         base: Option<Base<'_>>,
         asked: &Asked,
-        decision: &Decision,
+        next: Option<&Bundle>,
+        signer: &TrustKey,
     ) -> Result<Option<Arc<HeldBundle>>, RoundError> {
         let is_changed = stored
             .as_ref()
@@ -199,8 +242,8 @@ impl Leader {
             };
             let version = self.place.replace(read, bundle.bytes()).await?;
             (version, Arc::clone(bundle))
-        } else if let Some(next) = &decision.next {
-            publish(&self.place, &self.roots, read, next).await?
+        } else if let Some(next) = next {
+            publish(&self.place, signer, read, next).await?
         } else if let Some(bundle) = config_map.filter(|_| is_changed) {
             let version = self.place.replace(read, bundle.bytes()).await?;
             (version, Arc::clone(bundle))
@@ -230,7 +273,10 @@ impl Leader {
             .filter(|pod| pod.keys_address.is_some() && !pod.listed.ended);
         let exchanges: Vec<_> = reachable
             .clone()
-            .map(|pod| self.ask(pod, config_map, desired))
+            .map(|pod| async {
+                let answered = self.ask(pod, config_map, desired).await;
+                (pod.listed.pod.clone(), answered)
+            })
             .collect();
         let heard: Vec<_> = stream::iter(exchanges)
             .buffer_unordered(CONCURRENCY)
@@ -241,9 +287,19 @@ impl Leader {
             pods: reachable.map(|pod| pod.listed.pod.clone()).collect(),
             ..Asked::default()
         };
-        for (answer, bundle) in heard.into_iter().flatten() {
-            asked.answers.push(answer);
-            asked.at_pods.extend(bundle);
+        for (pod, answered) in heard {
+            match answered {
+                Ok(answered) => {
+                    asked.clocks.insert(pod, answered.clock);
+                    asked.answers.push(answered.heard);
+                    asked.at_pods.extend(answered.newer);
+                    asked.by_another_key |= answered.by_another_key;
+                }
+                Err(error) if error.is_not_believed() => {
+                    asked.not_believed.insert(pod);
+                }
+                Err(_) => {}
+            }
         }
         asked
     }
@@ -253,7 +309,7 @@ impl Leader {
         pod: &Pod,
         config_map: Option<&HeldBundle>,
         desired: Option<&Desired>,
-    ) -> Option<(Heard, Option<Arc<HeldBundle>>)> {
+    ) -> Result<Answered, Unheard> {
         let id = &pod.listed.pod;
         let push = config_map
             .filter(|bundle| self.evidence.lock().memory.lacks(id, Base::from(*bundle)))
@@ -264,35 +320,48 @@ impl Leader {
             .as_deref()
             .zip(desired)
             .and_then(|(issuer, desired)| algorithm_of(desired, issuer));
-        let heard = self.messenger.ask(&self.roots, pod, push, algorithm).await;
-        let mut heard = heard
-            .inspect_err(
-                |error| tracing::debug!(pod = pod.name, error = %chain_of(error), "a pod was not heard"),
-            )
-            .ok()?;
-        let Some(held) = heard.answer.held else {
-            return Some((heard, None));
+        let pushed = push.is_some();
+        let name = if pushed { "push" } else { "poll" };
+        let (clock, begun) = ((self.clock)(), Instant::now());
+        let ask = self.messenger.ask(&self.roots, pod, push, algorithm);
+        let heard = trace::question(name, ("servicechain.pod", &pod.name), ask).await;
+        let heard = heard.inspect_err(
+            |error| tracing::debug!(pod = pod.name, error = %chain_of(error), "a pod was not heard"),
+        )?;
+        let mut answered = Answered {
+            clock: ClockOffset::measured(heard.answer.now, clock, begun.elapsed()),
+            heard,
+            newer: None,
+            by_another_key: false,
         };
-        let is_known = config_map
-            .is_some_and(|known| held.generation < known.generation() || held.digest == known.digest());
-        if is_known {
-            return Some((heard, None));
+        let answer = &answered.heard.answer;
+        let Some(held) = answer.held else {
+            return Ok(answered);
+        };
+        let has_older = config_map.is_some_and(|known| held.generation < known.generation());
+        if has_older || config_map.is_some_and(|known| held.digest == known.digest()) {
+            // Whoever takes a bundle holds it.
+            answered.heard.claim_refuted = has_older && pushed && answer.outcome != Outcome::Refused;
+            return Ok(answered);
         }
-        match self.messenger.read(pod).await {
+        let read = self.messenger.read(pod);
+        match trace::question("adopt", ("servicechain.pod", &pod.name), read).await {
             Ok(ReadBundle::Authentic(bundle)) => {
-                heard.claim_refuted = bundle.generation() < held.generation;
-                Some((heard, Some(bundle)))
+                let has_what_it_claims =
+                    bundle.generation() > held.generation || Held::from(bundle.as_ref()) == held;
+                answered.heard.claim_refuted = !has_what_it_claims;
+                answered.newer = Some(bundle);
             }
             Ok(ReadBundle::Refuted(refusal)) => {
                 tracing::warn!(pod = pod.name, %refusal, claimed = %held.generation, "a pod claims a bundle that is none");
-                heard.claim_refuted = true;
-                Some((heard, None))
+                answered.heard.claim_refuted = true;
+                answered.by_another_key = refusal == BundleRefusal::Anchor;
             }
             Err(error) => {
                 tracing::debug!(pod = pod.name, error = %chain_of(&error), "a pod's newer bundle was not read");
-                Some((heard, None))
             }
         }
+        Ok(answered)
     }
 }
 
@@ -317,7 +386,7 @@ mod tests {
 
     use super::super::external::{ExternalIssuers, FetchRules};
     use super::super::place::Local;
-    use super::super::{BundleFile, leader};
+    use super::super::{BundleFile, TrustKeys, leader};
     use super::*;
     use crate::clock;
     use crate::health::Health;
@@ -338,7 +407,7 @@ mod tests {
         };
         let roots = Roots {
             chain,
-            trust: Arc::new(TrustKey::from_seed(&[1; 32]).unwrap()),
+            trust_keys: TrustKeys::only(TrustKey::from_seed(&[1; 32]).unwrap()),
             secret: Arc::new(RootSecret::new([2; 32])),
         };
         let rules = FetchRules::unrestricted();

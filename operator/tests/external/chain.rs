@@ -13,11 +13,11 @@ use servicechain_auth::{Authentication, Hop, Rejected, Verifier, VerifierConfig,
 use servicechain_crds::ValidatedChain;
 use servicechain_fixtures::await_condition;
 use servicechain_keys::rotation::ListedPod;
-use servicechain_keys::{ChainId, PodId, RootSecret, SigningKey, Trust, TrustKey, Workload};
+use servicechain_keys::{ChainId, PodId, RootSecret, SigningKey, TrustKey, Workload};
 use servicechain_operator::clock::Clock;
 use servicechain_operator::key_controller::knock::serve;
 use servicechain_operator::key_controller::state::IssuerStanding;
-use servicechain_operator::key_controller::{BundleFile, KeyController, KeyState, Pod, Roots};
+use servicechain_operator::key_controller::{BundleFile, KeyController, KeyState, Pod, Roots, TrustKeys};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -105,7 +105,7 @@ impl Chain {
         let folder = tempfile::tempdir().unwrap();
         let roots = Roots {
             chain: ChainId::new("chain-1").unwrap(),
-            trust: Arc::new(TrustKey::from_seed(&[1; 32]).unwrap()),
+            trust_keys: TrustKeys::only(TrustKey::from_seed(&[1; 32]).unwrap()),
             secret: Arc::new(RootSecret::new([2; 32])),
         };
         let shutdown = CancellationToken::new();
@@ -151,7 +151,7 @@ impl Chain {
         let mut verifiers = Vec::new();
         for (name, socket) in PODS.into_iter().zip(sockets) {
             let workload = Workload::new(name).unwrap();
-            let trust = Trust::new(roots.chain.clone(), vec![roots.trust.anchor().clone()]);
+            let trust = roots.trust();
             let pod = PodId::new(name).unwrap();
             let mut config =
                 VerifierConfig::new(trust, pod, workload.clone(), Hop::new(name), Arc::clone(&clock));

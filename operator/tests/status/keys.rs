@@ -14,6 +14,7 @@ fn laggard(pod: &str, reason: LaggardReason) -> Laggard {
         pod: PodId::new(pod).unwrap(),
         generation: Some(Generation::new(6)),
         reason,
+        falsehood: None,
         since: NumericDate::from_seconds(1_767_225_600),
     }
 }

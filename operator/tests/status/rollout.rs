@@ -331,6 +331,7 @@ fn laggard(pod: &str) -> Laggard {
         pod: PodId::new(pod).unwrap(),
         generation: None,
         reason: LaggardReason::Behind,
+        falsehood: None,
         since: NumericDate::from_seconds(0),
     }
 }

@@ -26,6 +26,7 @@ fn troubled() -> World {
         pod: PodId::new("shop-a-7d9f-x1").unwrap(),
         generation: None,
         reason: LaggardReason::Unreachable,
+        falsehood: None,
         since: NumericDate::from_seconds(1_767_225_600),
     }];
     world

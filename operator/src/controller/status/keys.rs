@@ -14,7 +14,7 @@ use super::reason::{Reason, Trouble};
 use super::words::{bounded, quote};
 use crate::controller::observed::Observed;
 use crate::key_controller::KeyState;
-use crate::key_controller::state::{KeyEntry, Laggard};
+use crate::key_controller::state::{Falsehood, KeyEntry, Laggard};
 
 /// Bounds of the schema.
 const MAX_LAGGARDS: usize = 5;
@@ -85,6 +85,9 @@ pub(crate) fn judge(keys: Option<&KeyState>, said: Option<&KeysStatus>, observed
             .collect(),
         entry_count: (entries.len() > MAX_ENTRIES).then(|| count(entries.len())),
         entries: entries.into_iter().take(MAX_ENTRIES).collect(),
+        signed_by: keys.signed_by.clone(),
+        remarks: Vec::new(),
+        remark_count: None,
     };
     Keys {
         status: Some(status),
@@ -112,6 +115,7 @@ fn is_excused(laggard: &Laggard, observed: &Observed) -> bool {
         ready && pod.metadata.deletion_timestamp.is_none()
     });
     match laggard.reason {
+        _ if laggard.falsehood == Some(Falsehood::Claim) => false,
         LaggardReason::Behind => true,
         LaggardReason::Unreachable => !is_settled,
         LaggardReason::Refuses(_) | LaggardReason::NotDurable => false,
@@ -121,11 +125,12 @@ fn is_excused(laggard: &Laggard, observed: &Observed) -> bool {
 fn standing(keys: &KeyState, laggards: &[(bool, LaggardStatus, &Laggard)]) -> KeysStanding {
     let (acknowledged, verifiers) = (keys.acknowledged, keys.verifiers);
     if let Some((false, status, laggard)) = laggards.first() {
-        let why = match laggard.reason {
+        let falsehood = laggard.falsehood.map(|falsehood| format!("is not believed ({falsehood})"));
+        let why = falsehood.unwrap_or_else(|| match laggard.reason {
             LaggardReason::Refuses(refusal) => format!("refuses the newest keys ({refusal})"),
             LaggardReason::NotDurable => "cannot keep the newest keys on its disk".to_owned(),
             reason => format!("{reason} on its keys port"),
-        };
+        });
         let others = match laggards.iter().filter(|(is_excused, ..)| !is_excused).count() - 1 {
             0 => String::new(),
             others => format!(", nor are {others} other pods up to date"),

@@ -12,6 +12,7 @@ use kube::{Client, Config};
 use tower::{BoxError, Layer, Service};
 
 use crate::lease::LeaseState;
+use crate::trace;
 
 /// An API server that works answers a write in a fraction of this, admission webhooks (10 s by default) included.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(12);
@@ -81,17 +82,16 @@ pub async fn within<T>(
     what: impl Into<String>,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
-    match tokio::time::timeout(limit, request).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) => Err(ApiError::Failed {
-            what: what.into(),
-            source,
-        }),
-        Err(_) => Err(ApiError::TimedOut {
-            what: what.into(),
-            limit,
-        }),
-    }
+    let what = what.into();
+    let asked = what.strip_prefix("cannot ").unwrap_or(&what).to_owned();
+    let request = async {
+        match tokio::time::timeout(limit, request).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(ApiError::Failed { what, source }),
+            Err(_) => Err(ApiError::TimedOut { what, limit }),
+        }
+    };
+    trace::question("API server", ("servicechain.asked", &asked), request).await
 }
 
 /// `config` as the operator uses it: named after its pod in the audit log, and without the client's own retries, which go

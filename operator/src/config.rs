@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use clap::Parser;
 use ipnet::IpNet;
-use tracing_subscriber::EnvFilter;
+use servicechain_runtime::telemetry::ProcessTelemetryArgs;
 
 use crate::key_controller::external::FetchRules;
 
@@ -39,14 +39,6 @@ pub struct Images {
     /// By major version, such as `17`.
     pub postgres: BTreeMap<String, String>,
     pub redis: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line
-    Json,
-    /// For people
-    Human,
 }
 
 /// The operator of ServiceChains: makes the objects of every chain, and brings every verifier the same keys
@@ -117,12 +109,8 @@ pub struct Args {
     /// Port where verifiers knock
     #[arg(long, env = "KNOCK_PORT", default_value_t = 9091)]
     pub knock_port: u16,
-    /// How log lines look
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
-    pub log_format: LogFormat,
-    /// Least level that is logged, or tracing directives such as `info,kube=debug`
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_filter)]
-    pub log_level: String,
+    #[command(flatten)]
+    pub telemetry: ProcessTelemetryArgs,
 }
 
 const PORTS: &str =
@@ -255,15 +243,6 @@ fn pairs<K: Ord>(text: &str, key: impl Fn(&str) -> Result<K, String>) -> Result<
     items.map(read).collect::<Result<_, _>>().map(Pairs)
 }
 
-fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(
-            "write a level (error, warn, info, debug, trace) or directives such as info,kube=debug".into(),
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +294,7 @@ mod tests {
             ["--node-port-urls", "30080"],
             ["--redis-image", ""],
             ["--cluster-domain", "cluster.local."],
-            ["--log-level", "loud=very=much"],
+            ["--otlp-endpoint", "https://collector:4318"],
         ] {
             assert!(parse(&flags).is_err(), "{flags:?}");
         }

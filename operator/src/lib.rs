@@ -1,7 +1,6 @@
 //! The operator: it turns chains into Kubernetes objects (`controller`) and brings every verifier the same keys
 //! (`key_controller`). It knows images and ports, never the crate of a service.
 
-pub mod admin;
 pub mod api_client;
 pub mod clock;
 pub mod config;
@@ -16,3 +15,4 @@ pub mod pages;
 pub mod process;
 pub mod schema;
 pub mod streams;
+pub mod trace;

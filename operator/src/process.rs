@@ -1,21 +1,23 @@
 //! The operator's process from its flags to its end: ports, readiness, the lease, and what a leader does. It decides
 //! nothing about a chain.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use clap::Parser as _;
 use kube::{Client, Config};
+use servicechain_runtime::{admin, crypto_provider, listeners, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Args, LogFormat, Settings};
+use crate::config::{Args, Settings};
 use crate::controller::{self, Context};
 use crate::events::Events;
 use crate::health::Health;
@@ -25,9 +27,11 @@ use crate::key_controller::{KeyChains, Missing, OperatorRoots};
 use crate::lease::{Candidate, LeaseState};
 use crate::metrics::Metrics;
 use crate::streams::Watches;
-use crate::{admin, api_client, clock, schema};
+use crate::{api_client, clock, schema};
 
 const LEASE: &str = "servicechain-operator";
+/// What its spans are said to come from.
+const SERVICE: &str = "servicechain-operator";
 /// Between two looks at what must be there before anything begins.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// What a leader that is told to end may take for what it has begun, within the 30 s that Kubernetes gives a pod.
@@ -36,13 +40,11 @@ const END_WITHIN: Duration = Duration::from_secs(20);
 /// From the command line to the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Only fails where one is installed already, and then that one serves.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    crypto_provider::install();
     let args = Args::parse();
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the operator ends");
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
@@ -50,7 +52,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start(args: Args) -> anyhow::Result<()> {
-    start_logging(&args)?;
+    let _telemetry = telemetry::init_process(&args.telemetry, SERVICE)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -63,24 +65,10 @@ fn start(args: Args) -> anyhow::Result<()> {
     });
     // Whoever lost the lease waits for nothing.
     runtime.shutdown_background();
+    if let Err(error) = &ended {
+        tracing::error!(error = format!("{error:#}"), "the operator ends");
+    }
     ended
-}
-
-/// To standard output.
-fn start_logging(args: &Args) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::new(&args.log_level);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let started = match args.log_format {
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .try_init(),
-        LogFormat::Human => builder.with_ansi(false).try_init(),
-    };
-    started
-        .map_err(|error| anyhow::anyhow!(error))
-        .context("logging cannot be set up")
 }
 
 /// Runs until SIGTERM or SIGINT. An error is a reason to end at once: it could not begin, or it lost the lease.
@@ -88,11 +76,11 @@ async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let settings = args.settings()?;
     let config = api_client::configure(config, &args.pod_name);
     let shutdown = end_on_signals()?;
-    let (admin_port, knock_port) = (bind(args.admin_port).await?, bind(args.knock_port).await?);
+    let (admin_port, knock_port) = (bind(args.admin_port)?, bind(args.knock_port)?);
     let knock_address = SocketAddr::new(args.pod_ip, knock_port.local_addr()?.port());
 
     let (health, metrics) = (Health::default(), Metrics::default());
-    let admin = axum::serve(admin_port, admin::router(health.clone(), metrics.clone()));
+    let admin = axum::serve(admin_port, admin(&health, &metrics));
     let _admin = AbortOnDropHandle::new(tokio::spawn(admin.into_future()));
 
     let plain = Client::try_from(config.clone()).context("the API server cannot be spoken to")?;
@@ -255,6 +243,16 @@ impl Replica {
     }
 }
 
+/// `/livez`, `/readyz` and `/metrics`.
+fn admin(health: &Health, metrics: &Metrics) -> Router {
+    let (alive, ready, metrics) = (health.clone(), health.clone(), metrics.clone());
+    admin::of(
+        move || alive.stuck(),
+        move || ready.not_ready(),
+        move || metrics.encode(),
+    )
+}
+
 /// Not Ready, with a sentence, as long as the CRDs do not fit; `false` when it was told to end before they did.
 async fn until_schema_fits(client: &Client, health: &Health, shutdown: &CancellationToken) -> bool {
     const GATE: &str = "schema";
@@ -271,16 +269,11 @@ async fn until_schema_fits(client: &Client, health: &Health, shutdown: &Cancella
     true
 }
 
-async fn bind(port: u16) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await;
-    let listener = match listener {
-        Ok(listener) => listener,
-        // Where there is no IPv6.
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-            .await
-            .with_context(|| format!("port {port} cannot be listened on"))?,
-    };
-    Ok(listener)
+fn bind(port: u16) -> anyhow::Result<TcpListener> {
+    let listen = |address: IpAddr| listeners::listen(SocketAddr::new(address, port));
+    // Where there is no IPv6.
+    let listener = listen(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| listen(Ipv4Addr::UNSPECIFIED.into()))?;
+    Ok(TcpListener::from_std(listener)?)
 }
 
 fn end_on_signals() -> anyhow::Result<CancellationToken> {

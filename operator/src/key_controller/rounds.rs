@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chain_of;
 use super::step::{After, Leader};
+use crate::trace;
 
 /// Changes that come together are published together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -29,12 +30,17 @@ pub(super) struct Rounds {
 impl Rounds {
     pub(super) async fn run(mut self) {
         let shutdown = self.shutdown.clone();
+        let (namespace, chain) = match &self.leader.audience {
+            Some((chain, _)) => (chain.namespace.clone().unwrap_or_default(), chain.name.clone()),
+            None => (String::new(), self.leader.roots.chain.to_string()),
+        };
         let mut pace = Pace::new();
         // A round is never given up between REPLACE and its end: what it wrote would look like somebody else's.
         while !shutdown.is_cancelled() {
             self.leader.beat();
             let begun = Instant::now();
-            let pause = match self.leader.round().await {
+            let round = trace::of_chain("round of keys", &namespace, &chain, self.leader.round());
+            let pause = match round.await {
                 Ok(after) => pace.after(after),
                 Err(error) => {
                     tracing::warn!(chain = %self.leader.roots.chain, error = %chain_of(&error), "a round of keys failed");

@@ -1,10 +1,10 @@
 //! The admin port: `/livez`, `/readyz` and `/metrics`, for the kubelet and the scraper.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 
@@ -13,25 +13,34 @@ use crate::metrics::Metrics;
 
 /// Alive as long as it answers; ready, or 503 with one line for each thing that is not.
 pub fn router(lifecycle: Arc<Lifecycle>, metrics: Arc<Metrics>) -> Router {
-    Router::new()
-        .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(readyz).with_state(lifecycle))
-        .route("/metrics", get(show).with_state(metrics))
+    of(Vec::new, move || lifecycle.not_ready(), move || metrics.encode())
 }
 
-async fn readyz(State(lifecycle): State<Arc<Lifecycle>>) -> impl IntoResponse {
-    let not_ready = lifecycle.not_ready();
-    if not_ready.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+/// The same for a process with a life of its own: one line for each thing that is stuck, one for each that is not ready,
+/// and its metrics in `OpenMetrics` text.
+pub fn of(
+    stuck: impl Fn() -> Vec<String> + Clone + Send + Sync + 'static,
+    not_ready: impl Fn() -> Vec<String> + Clone + Send + Sync + 'static,
+    metrics: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
+) -> Router {
+    Router::new()
+        .route("/livez", get(async move || answer("alive", &stuck())))
+        .route("/readyz", get(async move || answer("ready", &not_ready())))
+        .route("/metrics", get(async move || show(metrics())))
+}
+
+fn answer(good: &str, wrong: &[String]) -> (StatusCode, String) {
+    if wrong.is_empty() {
+        return (StatusCode::OK, format!("{good}\n"));
     }
     (
         StatusCode::SERVICE_UNAVAILABLE,
-        format!("not ready\n{}\n", not_ready.join("\n")),
+        format!("not {good}\n{}\n", wrong.join("\n")),
     )
 }
 
-async fn show(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
-    match metrics.encode() {
+fn show(metrics: Result<String, fmt::Error>) -> Response {
+    match metrics {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -75,5 +84,13 @@ mod tests {
         );
         assert_eq!(ask(&router, "/livez").await.0, 200);
         assert_eq!(ask(&router, "/metrics").await, (200, "# EOF\n".to_owned()));
+    }
+    #[tokio::test]
+    async fn livez_names_what_is_stuck() {
+        let stuck = || vec!["the watch of Pods made no progress for 2 s".to_owned()];
+        let router = of(stuck, Vec::new, || Ok("# EOF\n".to_owned()));
+        let said = "not alive\nthe watch of Pods made no progress for 2 s\n";
+        assert_eq!(ask(&router, "/livez").await, (503, said.to_owned()));
+        assert_eq!(ask(&router, "/readyz").await.0, 200);
     }
 }

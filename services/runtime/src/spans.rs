@@ -1,4 +1,4 @@
-//! Spans of sampled requests, handed to the exporter of [`crate::telemetry`].
+//! Spans of sampled requests, and of what a process does by itself, handed to the exporter of [`crate::telemetry`].
 //!
 //! A span's ids are exactly those that travel in `traceparent`. Recording never waits and never fails a request:
 //! when the exporter cannot keep up, spans are dropped and counted.
@@ -80,6 +80,13 @@ struct Recording {
 }
 
 impl Span {
+    /// The first span of a new trace: of something that no request asked for. Sampled by chance.
+    #[must_use]
+    pub fn root(name: impl Into<Cow<'static, str>>) -> Self {
+        let context = TraceContext::start(is_next_sampled());
+        Self::begin(context, None, false, SpanKind::Internal, name.into())
+    }
+
     /// The span of a request that came in, continuing what its headers say.
     #[must_use]
     pub fn of_request(headers: &HeaderMap, name: impl Into<Cow<'static, str>>) -> Self {

@@ -33,15 +33,22 @@ pub enum LogFormat {
 /// The same flags for every service.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TelemetryArgs {
+    #[command(flatten)]
+    pub process: ProcessTelemetryArgs,
+    /// Whether each request is logged
+    #[arg(long, env = "ACCESS_LOG", default_value_t = true, action = clap::ArgAction::Set)]
+    pub access_log: bool,
+}
+
+/// The same flags for every process, whether it serves requests or not.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProcessTelemetryArgs {
     /// How log lines look
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
     /// Least level that is logged, or tracing directives such as `info,hyper=debug`
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_filter)]
     pub log_level: String,
-    /// Whether each request is logged
-    #[arg(long, env = "ACCESS_LOG", default_value_t = true, action = clap::ArgAction::Set)]
-    pub access_log: bool,
     /// Base URL of an OTLP collector (HTTP, protobuf), such as `http://otel-collector:4318`; absent = no export
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = otlp_endpoint)]
     pub otlp_endpoint: Option<String>,
@@ -92,11 +99,21 @@ impl Drop for Telemetry {
 /// # Errors
 /// [`TelemetryError`] when it was done before or the exporter cannot be made.
 pub fn init(args: &TelemetryArgs, service: &str) -> Result<Telemetry, TelemetryError> {
+    start(&args.process, args.access_log, service)
+}
+
+/// [`init`] for a process that serves no requests of clients.
+///
+/// # Errors
+/// As of [`init`].
+pub fn init_process(args: &ProcessTelemetryArgs, service: &str) -> Result<Telemetry, TelemetryError> {
+    start(args, false, service)
+}
+
+fn start(args: &ProcessTelemetryArgs, access_log: bool, service: &str) -> Result<Telemetry, TelemetryError> {
     let (writer, logs) = LogWriter::start(Box::new(std::io::stdout()));
     let mut filter = EnvFilter::new(&args.log_level);
-    if !args.access_log
-        && let Ok(directive) = format!("{}=off", access::TARGET).parse()
-    {
+    if !access_log && let Ok(directive) = format!("{}=off", access::TARGET).parse() {
         filter = filter.add_directive(directive);
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(writer.clone());
@@ -184,13 +201,17 @@ mod tests {
     fn flags_are_read_with_their_defaults() {
         let args = parse(&[]).unwrap();
         assert_eq!(
-            (args.log_format, args.access_log, args.otlp_endpoint),
+            (
+                args.process.log_format,
+                args.access_log,
+                args.process.otlp_endpoint
+            ),
             (LogFormat::Json, true, None)
         );
         let args = parse(&["--access-log", "false", "--resource-attributes", "a=1, b=2"]).unwrap();
         assert!(!args.access_log);
         assert_eq!(
-            args.resource_attributes.0,
+            args.process.resource_attributes.0,
             [("a".into(), "1".into()), ("b".into(), "2".into())]
         );
     }

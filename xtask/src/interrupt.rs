@@ -14,7 +14,7 @@ pub(crate) struct Interrupted;
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("interrupted; nothing half made is kept, and the same command goes on from here")
+        formatter.write_str("interrupted; the same command goes on from here")
     }
 }
 

@@ -527,8 +527,7 @@ fn fewer_ready_pods_than_there_were_leave_a_service_serving_and_the_chain_degrad
         json!({"started": true, "state": {"running": {}}}),
     );
     let judged = world.judged();
-    let sentence =
-        "shop-b: 1 of 2 pods are ready, shop-b-7d9f-x1 runs and is not; see kubectl logs shop-b-7d9f-x1";
+    let sentence = "shop-b: 1 of 2 pods are ready, shop-b-7d9f-x1 runs and is not ready; see kubectl logs shop-b-7d9f-x1";
     judged.degraded("NotEnoughReady", sentence);
     assert_eq!(judged.says("ServicesReady"), ("True", "StillServing", sentence));
     assert_eq!(judged.says("Ready"), ("True", "StillServing", ""));

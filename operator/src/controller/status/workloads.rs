@@ -160,10 +160,10 @@ impl Workload {
             // Before all were ready once, this is how a pod begins.
             Some(pod) if self.was_complete => self.troubles.push(Trouble::new(
                 Reason::NotEnoughReady,
-                format_args!("{lacks}, {pod} runs and is not"),
+                format_args!("{lacks}, {pod} runs and is not ready"),
                 format_args!("see kubectl logs {pod}"),
             )),
-            Some(pod) => self.starting = Some(format!("{lacks}, {pod} runs and is not yet")),
+            Some(pod) => self.starting = Some(format!("{lacks}, {pod} runs and is not ready yet")),
             None => {
                 let who = starting.map_or_else(String::new, |pod| format!(", {pod} is starting"));
                 self.starting = Some(format!("{lacks}{who}"));

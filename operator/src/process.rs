@@ -23,7 +23,7 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::key_controller::knock::{self, KnockPort};
 use crate::key_controller::roots::RootsError;
-use crate::key_controller::{KeyChains, Missing, OperatorRoots};
+use crate::key_controller::{KeyChains, Missing, OperatorRoots, TrustRotation};
 use crate::lease::{Candidate, LeaseState};
 use crate::metrics::Metrics;
 use crate::streams::Watches;
@@ -159,6 +159,18 @@ impl Replica {
             () = shutdown.cancelled() => return Ok(()),
         };
         let Some(keys) = keys else { return Ok(()) };
+        let rotation = TrustRotation::new(
+            self.client.clone(),
+            self.args.operator_namespace.clone(),
+            self.args.watch_namespace.clone(),
+            keys.clone(),
+            clock::system(),
+        );
+        tokio::select! {
+            () = rotation.catch_up() => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run()));
         let events = Events::new(self.client.clone(), &self.args.pod_name);
         let _told = AbortOnDropHandle::new(tokio::spawn(events.clone().tell_of_keys(keys.events())));
         let context = Context {

@@ -2,8 +2,10 @@
 #![cfg(test)]
 
 mod config_map;
+mod hostile;
 mod knocks;
 mod leader;
+mod liar;
 mod life_of_a_key;
 mod pods;
 mod revocations;
@@ -45,7 +47,7 @@ impl Shop {
     async fn start() -> Self {
         let cluster = Cluster::new(client().await).await;
         let leader = Leader::start(&cluster.client, &cluster.roots, LeaseState::always_held()).await;
-        leader.keys.track(&cluster.chain);
+        leader.track(&cluster.chain);
         Box::pin(Self::fill(cluster, leader)).await
     }
 

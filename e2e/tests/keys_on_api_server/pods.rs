@@ -16,6 +16,7 @@ use servicechain_auth::{Hop, Verifier, VerifierConfig};
 use servicechain_crds::ServiceChain;
 use servicechain_e2e::cluster::fresh_namespace;
 use servicechain_keys::{ChainId, PodId, Trust, Workload};
+use servicechain_operator::controller::accepted;
 use servicechain_operator::key_controller::{Missing, OperatorRoots};
 use servicechain_operator::object_names::{Component, bundle_config_map, labels, object};
 use servicechain_runtime::clock::Clock;
@@ -40,6 +41,8 @@ pub(crate) struct RunningPod {
     pub(crate) name: String,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) signing_keys: Option<Arc<SigningKeys>>,
+    /// Of its keys port.
+    pub(crate) address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
@@ -47,7 +50,14 @@ pub(crate) struct RunningPod {
 pub(crate) struct Scheduled {
     pub(crate) object: Pod,
     pub(crate) workload: &'static str,
-    listener: TcpListener,
+    pub(crate) listener: TcpListener,
+}
+
+impl Scheduled {
+    /// Of its keys.
+    pub(crate) fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
 }
 
 /// The parts that the chain of these tests has.
@@ -72,6 +82,8 @@ impl Cluster {
             },
         });
         let chain = create(&client, &namespace, chain).await;
+        let kept = serde_json::to_value(accepted::keep(&chain, &roots.secret)).unwrap();
+        create::<ConfigMap>(&client, &namespace, kept).await;
         Self {
             client,
             namespace,
@@ -131,31 +143,40 @@ impl Cluster {
         component: Component<'static>,
         controller: &ReplicaSet,
     ) -> Scheduled {
-        let workload = component.workload().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let pod: Pod = self
-            .create(json!({
-                "metadata": {
-                    "name": name,
-                    "labels": labels("shop", component),
-                    "ownerReferences": [owner(controller)],
-                },
-                "spec": {"containers": [{
-                    "name": "verifier",
-                    "image": "verifier:test",
-                    "ports": [{"name": "keys", "containerPort": listener.local_addr().unwrap().port()}],
-                    "env": [
-                        {"name": "CHAIN_UID", "value": self.uid()},
-                        {"name": "WORKLOAD", "value": workload},
-                    ],
-                }]},
-            }))
-            .await;
+        let port = listener.local_addr().unwrap().port();
         Scheduled {
-            object: pod,
-            workload,
+            object: self.object(name, component, controller, port).await,
+            workload: component.workload().unwrap(),
             listener,
         }
+    }
+
+    /// The object of a pod whose keys port is this one.
+    pub(crate) async fn object(
+        &self,
+        name: &str,
+        component: Component<'static>,
+        controller: &ReplicaSet,
+        port: u16,
+    ) -> Pod {
+        self.create(json!({
+            "metadata": {
+                "name": name,
+                "labels": labels("shop", component),
+                "ownerReferences": [owner(controller)],
+            },
+            "spec": {"containers": [{
+                "name": "verifier",
+                "image": "verifier:test",
+                "ports": [{"name": "keys", "containerPort": port}],
+                "env": [
+                    {"name": "CHAIN_UID", "value": self.uid()},
+                    {"name": "WORKLOAD", "value": component.workload().unwrap()},
+                ],
+            }]},
+        }))
+        .await
     }
 
     /// As a kubelet says it of a container in this state.
@@ -209,6 +230,7 @@ impl Cluster {
             listener,
         } = scheduled;
         let name = object.name_any();
+        let address = listener.local_addr().unwrap();
         let chain = ChainId::new(self.uid()).unwrap();
         let trust = Trust::new(chain.clone(), self.roots.anchors());
         let workload = Workload::new(workload).unwrap();
@@ -239,6 +261,7 @@ impl Cluster {
             name,
             verifier,
             signing_keys,
+            address,
             _tasks: tasks,
         }
     }

@@ -20,6 +20,22 @@ pub struct Connection {
     unread: Vec<u8>,
 }
 
+/// Connects when it must, and keeps the connection for as long as the server wants.
+#[derive(Debug)]
+pub struct Kept {
+    address: SocketAddr,
+    connection: Option<Connection>,
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The connection broke after something of the request was sent.
+    Broken(String),
+    /// No connection came about.
+    Refused(String),
+}
+
 /// One answer, read whole.
 #[derive(Clone)]
 pub struct Answer {
@@ -128,6 +144,37 @@ impl Connection {
 
     async fn read_more(&mut self) -> anyhow::Result<bool> {
         Ok(within(self.stream.read_buf(&mut self.unread), "read").await? > 0)
+    }
+}
+
+impl Kept {
+    #[must_use]
+    pub const fn to(address: SocketAddr) -> Self {
+        Self {
+            address,
+            connection: None,
+        }
+    }
+
+    /// Sends one request and reads its answer.
+    pub async fn ask(&mut self, request: &[u8]) -> Result<Answer, Unanswered> {
+        let mut open = match self.connection.take() {
+            Some(open) => open,
+            None => Connection::open(self.address)
+                .await
+                .map_err(|error| Unanswered::Refused(format!("{error:#}")))?,
+        };
+        let answer = open
+            .ask(request)
+            .await
+            .map_err(|error| Unanswered::Broken(format!("{error:#}")))?;
+        let is_last = answer
+            .header("connection")
+            .is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        if !is_last {
+            self.connection = Some(open);
+        }
+        Ok(answer)
     }
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use servicechain_fixtures::await_condition;
+use servicechain_fixtures::{await_condition, await_condition_blocking};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -126,6 +126,11 @@ impl Cluster {
 
     /// Ends a pod's container at once, as a crash would, without Kubernetes knowing of it beforehand.
     pub async fn kill_container(&self, pod: &Pod, container: &str) -> anyhow::Result<()> {
+        self.signal_container(pod, container, "SIGKILL").await
+    }
+
+    /// Sends a signal to the first process of a pod's container.
+    pub async fn signal_container(&self, pod: &Pod, container: &str, signal: &str) -> anyhow::Result<()> {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let node = node.context("the pod has no node")?;
         let statuses = pod
@@ -138,7 +143,7 @@ impl Cluster {
             .find(|status| status.name == container)
             .and_then(|status| status.container_id.as_deref()?.strip_prefix("containerd://"))
             .with_context(|| format!("the pod runs no container {container}"))?;
-        let kill = ["tasks", "kill", "--signal", "SIGKILL", id];
+        let kill = ["tasks", "kill", "--signal", signal, id];
         self.docker(
             ["exec", node, "ctr", "--namespace", "k8s.io"]
                 .into_iter()
@@ -146,6 +151,33 @@ impl Cluster {
         )
         .await?;
         Ok(())
+    }
+
+    /// For whoever cannot wait for anything else: runs `back` on a node, and, once the API server answers, has so many
+    /// operators again.
+    pub fn end_outage(&self, node: &str, back: &str, operators: usize, within: Duration) {
+        // What stays away goes with its cluster.
+        let _ = self
+            .docker_command()
+            .args(["exec", node, "sh", "-c", back])
+            .output();
+        let scale = format!("--replicas={operators}");
+        let _ = await_condition_blocking("the API server to be back", within, || {
+            let output = std::process::Command::new(&self.kubectl)
+                .args([
+                    "--namespace",
+                    OPERATOR_NAMESPACE,
+                    "scale",
+                    "deployment/servicechain-operator",
+                    &scale,
+                ])
+                .env("KUBECONFIG", &self.kubeconfig)
+                .output()?;
+            if output.status.success() {
+                return Ok(());
+            }
+            Err(std::io::Error::other("it does not answer"))
+        });
     }
 
     /// Removes a container and its volumes, without waiting for anything but that.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use servicechain_fixtures::await_condition;
 use tokio::task::JoinSet;
 
-use crate::client::{Connection, DEADLINE, request};
+use crate::client::{DEADLINE, Kept, Unanswered, request};
 
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -57,19 +57,16 @@ impl Load {
             let request = Arc::clone(&request);
             load.clients.spawn(async move {
                 let mut failures = Vec::new();
-                let mut connection = None;
+                let mut connection = Kept::to(address);
                 let mut pace = tokio::time::interval(PAUSE);
                 pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 while !stop.load(Ordering::Relaxed) {
                     pace.tick().await;
-                    match ask(&mut connection, address, &request, hops).await {
+                    match ask(&mut connection, &request, hops).await {
                         Ok(()) => {
                             answered.fetch_add(1, Ordering::Relaxed);
                         }
-                        Err(failure) => {
-                            connection = None;
-                            failures.push(failure);
-                        }
+                        Err(failure) => failures.push(failure),
                     }
                 }
                 failures
@@ -106,22 +103,11 @@ impl Load {
     }
 }
 
-async fn ask(
-    connection: &mut Option<Connection>,
-    address: SocketAddr,
-    request: &[u8],
-    hops: usize,
-) -> Result<(), Failure> {
-    let mut open = match connection.take() {
-        Some(open) => open,
-        None => Connection::open(address)
-            .await
-            .map_err(|error| Failure::Refused(format!("{error:#}")))?,
-    };
-    let answer = open
-        .ask(request)
-        .await
-        .map_err(|error| Failure::Broken(format!("{error:#}")))?;
+async fn ask(connection: &mut Kept, request: &[u8], hops: usize) -> Result<(), Failure> {
+    let answer = connection.ask(request).await.map_err(|error| match error {
+        Unanswered::Broken(why) => Failure::Broken(why),
+        Unanswered::Refused(why) => Failure::Refused(why),
+    })?;
     let answered = answer
         .json()
         .ok()
@@ -129,12 +115,6 @@ async fn ask(
     if answer.status != 200 || answered != Some(hops) {
         let body = String::from_utf8_lossy(&answer.body);
         return Err(Failure::Wrong(format!("{} {body}", answer.status)));
-    }
-    let is_last = answer
-        .header("connection")
-        .is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    if !is_last {
-        *connection = Some(open);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::client::{self, Answer};
 use crate::cluster::{Cluster, await_seen};
+use crate::token_load::{Credentials, Token};
 
 pub const NAME: &str = "shop";
 const EXAMPLE: &str = include_str!("../../examples/shop.yaml");
@@ -181,31 +182,26 @@ impl Shop {
         .await
     }
 
-    /// A token of the example's client, through the gateway (RFC 6749, section 4.4).
-    pub async fn token(&self) -> anyhow::Result<String> {
-        let secret = self.api::<Secret>().get("shop-client-platform-demo").await?;
-        let data = secret.data.unwrap_or_default();
+    /// What a client of the example's issuer gets tokens with.
+    pub async fn credentials(&self, client: &str) -> anyhow::Result<Credentials> {
+        let name = format!("{NAME}-client-platform-{client}");
+        let data = self.api::<Secret>().get(&name).await?.data.unwrap_or_default();
         let field = |name: &str| {
             let value = data
                 .get(name)
                 .with_context(|| format!("the Secret has no {name}"))?;
             Ok::<_, anyhow::Error>(String::from_utf8(value.0.clone())?)
         };
-        let (id, secret) = (field("clientID")?, field("clientSecret")?);
-        let form = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
-        let head = format!(
-            "POST /oauth2/token HTTP/1.1\r\nhost: shop.test\r\ncontent-type: application/x-www-form-urlencoded\r\n\
-             content-length: {}\r\n\r\n{form}",
-            form.len()
-        );
-        let answer = client::Connection::open(self.gateway)
-            .await?
-            .ask(head.as_bytes())
-            .await?;
-        let Some(token) = answer.json()?["access_token"].as_str().map(str::to_owned) else {
-            bail!("no token: {}", answer.head);
-        };
-        Ok(token)
+        Ok(Credentials {
+            id: field("clientID")?,
+            secret: field("clientSecret")?,
+        })
+    }
+
+    /// A token of the example's client, through the gateway.
+    pub async fn token(&self) -> anyhow::Result<String> {
+        let token = Token::fetch(self.gateway, &self.credentials("demo").await?).await?;
+        Ok(token.text.clone())
     }
 
     pub async fn get(&self, path: &str, token: Option<&str>) -> anyhow::Result<Answer> {
@@ -279,7 +275,8 @@ pub fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn restarts(pod: &Pod) -> i32 {
+#[must_use]
+pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod
         .status
         .as_ref()

@@ -4,16 +4,13 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::ListParams;
 use serde_json::json;
 use servicechain_e2e::cluster::{Cluster, OPERATOR_NAMESPACE, await_seen};
+use servicechain_e2e::installed;
 use servicechain_e2e::load::{Load, Tally};
 use servicechain_e2e::shop::{Shop, condition, single, smallest};
 use tokio::sync::Mutex;
 
-const OPERATOR: &str = "deployment/servicechain-operator";
 const CHARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts");
 const WITHIN: Duration = Duration::from_mins(3);
 const ITEM: &str = "/items/1";
@@ -25,7 +22,7 @@ async fn without_an_operator_requests_go_on_and_a_container_that_restarts_serves
     let _mine = OPERATOR_IS_MINE.lock().await;
     let shop = Shop::start(single).await.unwrap();
     let token = put_an_item(&shop).await;
-    scale_operator(&shop.cluster, "0").await;
+    installed::scale(&shop.cluster, 0).await.unwrap();
 
     for (component, container) in [
         ("a", "service"),
@@ -56,7 +53,7 @@ async fn without_an_operator_requests_go_on_and_a_container_that_restarts_serves
     // The issuer goes on signing as well.
     shop.token().await.unwrap();
 
-    scale_operator(&shop.cluster, "2").await;
+    installed::scale(&shop.cluster, 2).await.unwrap();
     shop.patch(json!({"spec": {"gateway": {"replicas": 2}}}))
         .await
         .unwrap();
@@ -71,7 +68,7 @@ async fn an_upgrade_of_the_crds_and_then_of_the_operator_is_not_noticed_by_clien
     let tally = asked(&shop, &token, async || {
         upgrade(&shop.cluster, "servicechain-crds", "crds-first").await;
         upgrade(&shop.cluster, "servicechain", "crds-first").await;
-        await_rollout(&shop.cluster).await.unwrap();
+        installed::await_rollout(&shop.cluster).await.unwrap();
         assert_alive(&shop).await;
     })
     .await;
@@ -96,7 +93,7 @@ async fn an_operator_upgraded_before_its_crds_waits_for_them_and_says_so() {
         upgrade(&shop.cluster, "servicechain", "operator-first").await;
         await_a_new_pod_that_waits(&shop.cluster).await;
         upgrade(&shop.cluster, "servicechain-crds", "operator-first").await;
-        await_rollout(&shop.cluster).await.unwrap();
+        installed::await_rollout(&shop.cluster).await.unwrap();
         assert_alive(&shop).await;
     })
     .await;
@@ -122,7 +119,7 @@ async fn an_image_that_does_not_pull_is_named_until_it_does() {
         &image,
     ];
     shop.cluster.helm(set).await.unwrap();
-    await_rollout(&shop.cluster).await.unwrap();
+    installed::await_rollout(&shop.cluster).await.unwrap();
     shop.apply(|chain| {
         smallest(chain);
         chain["spec"]["services"][0]["database"]["managed"]["version"] = json!("16");
@@ -206,44 +203,13 @@ async fn upgrade(cluster: &Cluster, release: &str, mark: &str) {
     cluster.helm(arguments).await.unwrap();
 }
 
-async fn await_rollout(cluster: &Cluster) -> anyhow::Result<String> {
-    let namespace = ["--namespace", OPERATOR_NAMESPACE];
-    cluster
-        .kubectl(
-            namespace
-                .into_iter()
-                .chain(["rollout", "status", OPERATOR, "--timeout=120s"]),
-        )
-        .await
-}
-
-async fn scale_operator(cluster: &Cluster, replicas: &str) {
-    let namespace = ["--namespace", OPERATOR_NAMESPACE];
-    let replicas_flag = format!("--replicas={replicas}");
-    cluster
-        .kubectl(namespace.into_iter().chain(["scale", OPERATOR, &replicas_flag]))
-        .await
-        .unwrap();
-    let wanted: usize = replicas.parse().unwrap();
-    await_seen(&format!("{replicas} pods of the operator"), WITHIN, async || {
-        let pods = operator_pods(cluster).await;
-        if pods.len() == wanted {
-            Ok(())
-        } else {
-            Err(format!("{} pods", pods.len()))
-        }
-    })
-    .await
-    .unwrap();
-    if wanted > 0 {
-        await_rollout(cluster).await.unwrap();
-    }
-}
-
 /// Running, not ready, and its log has a sentence about the CRDs.
 async fn await_a_new_pod_that_waits(cluster: &Cluster) {
     await_seen("a new operator to wait for its CRDs", WITHIN, async || {
-        for pod in operator_pods(cluster).await {
+        for pod in installed::pods(cluster)
+            .await
+            .map_err(|error| format!("{error:#}"))?
+        {
             let name = pod.metadata.name.unwrap_or_default();
             let logs = ["--namespace", OPERATOR_NAMESPACE, "logs", &name, "--tail=20"];
             let log = cluster
@@ -258,13 +224,4 @@ async fn await_a_new_pod_that_waits(cluster: &Cluster) {
     })
     .await
     .unwrap();
-}
-
-async fn operator_pods(cluster: &Cluster) -> Vec<Pod> {
-    let client = cluster.client().await.unwrap();
-    let labels = ListParams::default().labels("app.kubernetes.io/name=servicechain-operator");
-    let pods = Api::<Pod>::namespaced(client, OPERATOR_NAMESPACE)
-        .list(&labels)
-        .await;
-    pods.unwrap().items
 }

@@ -11,8 +11,8 @@ pub struct ServiceChainStatus {
     /// The `metadata.generation` this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `GatewayReady`, `IssuersReady`, `ServicesReady`, `StoresReady`, `KeysInSync`, `Progressing`,
-    /// `Degraded` and `Ready`.
+    /// `Accepted`, `GatewayReady`, `IssuersReady`, `ServicesReady`, `StoresReady`, `KeysInSync`, `ClocksInSync`,
+    /// `Progressing`, `Degraded` and `Ready`.
     #[schemars(
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
@@ -175,6 +175,55 @@ pub struct KeysStatus {
     /// How many keys there are, when there are more than `entries` names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry_count: Option<i32>,
+    /// The trust key that signed it, by its kid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub signed_by: Option<String>,
+    /// Verifiers of which something is to be said; at most 32 are named, those in trouble first. Every other one holds the
+    /// newest keys and trusts who signed them, the operator has confirmed it, and its clock is in step with the operator's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pod"])
+    )]
+    pub remarks: Vec<RemarkStatus>,
+    /// Of how many verifiers something is to be said, when there are more than `remarks` names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark_count: Option<i32>,
+}
+
+/// What is to be said of a verifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemarkStatus {
+    /// Its pod.
+    #[schemars(length(max = 253))]
+    pub pod: String,
+    /// The generation it holds, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// Why it does not hold the newest keys, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub lags: Option<String>,
+    /// Why it refused key bundles since it started, whoever sent them, in one word each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
+    pub refused: Vec<String>,
+    /// What it, or whoever answers for it, said falsely, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub falsehood: Option<String>,
+    /// It serves without having heard the operator since it started, and may accept what was revoked just before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
+    /// How many seconds its clock is ahead of the operator's; negative where it is behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_offset_seconds: Option<i64>,
+    /// The trust keys that it trusts, where the one that signed the newest keys is not among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), inner(length(max = 64)))]
+    pub anchors: Vec<String>,
 }
 
 /// A verifier that does not hold the newest keys yet.

@@ -9,6 +9,7 @@ mod keys;
 mod parts;
 pub(crate) mod pods;
 pub mod reason;
+mod remarks;
 mod stores;
 mod verdicts;
 pub(crate) mod words;
@@ -47,7 +48,8 @@ pub struct Pass<'a> {
 #[must_use]
 pub fn status(chain: &ServiceChain, pass: &Pass<'_>, now: Timestamp) -> ServiceChainStatus {
     let before = chain.status.clone().unwrap_or_default();
-    let keys = keys::judge(pass.keys, before.keys.as_ref(), pass.observed);
+    let skew = pass.accepted.chain().map(|chain| chain.token_policy.clock_skew);
+    let keys = keys::judge(pass.keys, before.keys.as_ref(), pass.observed, skew);
     let generation = chain.metadata.generation;
     let mut status = ServiceChainStatus {
         observed_generation: generation,
@@ -91,6 +93,7 @@ pub(crate) enum Kind {
     ServicesReady,
     StoresReady,
     KeysInSync,
+    ClocksInSync,
     Progressing,
     Degraded,
     Ready,
@@ -105,6 +108,7 @@ impl Kind {
             Self::ServicesReady => "ServicesReady",
             Self::StoresReady => "StoresReady",
             Self::KeysInSync => "KeysInSync",
+            Self::ClocksInSync => "ClocksInSync",
             Self::Progressing => "Progressing",
             Self::Degraded => "Degraded",
             Self::Ready => "Ready",

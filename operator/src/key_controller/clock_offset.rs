@@ -39,8 +39,8 @@ impl ClockOffset {
         }
         let middle = i128::midpoint(self.least, self.most);
         let seconds = (middle + 500 * middle.signum()) / 1000;
-        // A pod writes any time it likes.
-        i64::try_from(seconds).unwrap_or(if seconds > 0 { i64::MAX } else { i64::MIN })
+        // A pod writes any time it likes. The API has 32 bits for it, which is 68 years.
+        i64::from(i32::try_from(seconds).unwrap_or(if seconds > 0 { i32::MAX } else { i32::MIN }))
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     fn a_pod_may_write_any_time_and_its_clock_is_never_said_to_be_the_other_way_off() {
         assert_eq!(measured(0, 0).shown(None), -1_800_000_000);
         for far in [1 << 63, u64::MAX] {
-            assert!(measured(far, 0).shown(None) > 1 << 61);
+            assert_eq!(measured(far, 0).shown(None), i64::from(i32::MAX));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is said about a chain, and in which order its pods get a new template, from objects as the API server shows them.
 #![cfg(test)]
 
+mod clocks;
 mod documented;
 mod keys;
 mod rollout;

@@ -9,15 +9,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use servicechain_crds::ServiceChain;
 use servicechain_crds::service_chain::status::{ServiceChainStatus, ServiceStatus};
-use servicechain_keys::{Digest, Generation, KeyState as StateOfKey, NumericDate};
+use servicechain_keys::{Digest, Generation, KeyState as StateOfKey, NumericDate, PodId, Workload};
 use servicechain_operator::config::{Images, Settings};
 use servicechain_operator::controller::accepted::{Accepted, judge};
 use servicechain_operator::controller::observed::Observed;
 use servicechain_operator::controller::rollout::Held;
 use servicechain_operator::controller::status::{Pass, status};
-use servicechain_operator::key_controller::KeyState;
 use servicechain_operator::key_controller::external::FetchRules;
 use servicechain_operator::key_controller::state::KeyEntry;
+use servicechain_operator::key_controller::{KeyState, PodKeys};
 use servicechain_operator::object_names::{Component, components, object, store_secret};
 
 pub(crate) struct World {
@@ -294,7 +294,29 @@ pub(crate) fn keys(verifiers: usize) -> KeyState {
         entries: vec![entry("platform", "k1", StateOfKey::Active)],
         is_settled: true,
         in_sync: true,
+        pods: (0..verifiers)
+            .map(|number| verifier(&format!("verifier-{number}")))
+            .collect(),
+        signed_by: Some("t5Zx".to_owned()),
         ..KeyState::default()
+    }
+}
+
+/// One that holds the newest keys and has nothing to be said of.
+pub(crate) fn verifier(name: &str) -> PodKeys {
+    PodKeys {
+        name: name.to_owned(),
+        pod: PodId::new(name).unwrap(),
+        workload: Workload::new("a").unwrap(),
+        is_counted: true,
+        acknowledged: true,
+        generation: Some(Generation::new(7)),
+        refusal: None,
+        refused: BTreeSet::new(),
+        falsehood: None,
+        unconfirmed: false,
+        clock_offset: Some(0),
+        anchors: vec!["t5Zx".to_owned()],
     }
 }
 

@@ -2,6 +2,7 @@
 //! nobody's acknowledgement; until it has asked, what was said before stays. It must not know how keys are distributed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,6 +12,7 @@ use servicechain_keys::{KeyState as StateOfKey, NumericDate};
 
 use super::pods;
 use super::reason::{Reason, Trouble};
+use super::remarks::{self, ClocksStanding};
 use super::words::{bounded, quote};
 use crate::controller::observed::Observed;
 use crate::key_controller::KeyState;
@@ -26,6 +28,7 @@ const MAX_KID: usize = 256;
 pub(crate) struct Keys {
     pub status: Option<KeysStatus>,
     pub standing: KeysStanding,
+    pub clocks: ClocksStanding,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,10 +42,16 @@ pub(crate) enum KeysStanding {
     Trouble(Trouble),
 }
 
-pub(crate) fn judge(keys: Option<&KeyState>, said: Option<&KeysStatus>, observed: &Observed) -> Keys {
+/// `clock_skew` is the policy's, where a spec was ever accepted.
+pub(crate) fn judge(
+    keys: Option<&KeyState>,
+    said: Option<&KeysStatus>,
+    observed: &Observed,
+    clock_skew: Option<Duration>,
+) -> Keys {
     let before = || Keys {
         status: said.cloned(),
-        standing: KeysStanding::Unheard,
+        ..Keys::default()
     };
     let Some(keys) = keys else {
         return before();
@@ -72,6 +81,8 @@ pub(crate) fn judge(keys: Option<&KeyState>, said: Option<&KeysStatus>, observed
     laggards.dedup_by(|one, other| one.1.pod == other.1.pod);
     let standing = stuck.unwrap_or_else(|| standing(keys, &laggards));
     let entries = entries(keys);
+    let (remarks, remark_count) = remarks::remarks(keys, said);
+    let clocks = clock_skew.map(|skew| remarks::clocks(keys, said, skew));
     let status = KeysStatus {
         generation: i64::try_from(generation.number()).unwrap_or(i64::MAX),
         digest: digest.to_string(),
@@ -86,12 +97,13 @@ pub(crate) fn judge(keys: Option<&KeyState>, said: Option<&KeysStatus>, observed
         entry_count: (entries.len() > MAX_ENTRIES).then(|| count(entries.len())),
         entries: entries.into_iter().take(MAX_ENTRIES).collect(),
         signed_by: keys.signed_by.clone(),
-        remarks: Vec::new(),
-        remark_count: None,
+        remark_count: (remark_count > remarks.len()).then(|| count(remark_count)),
+        remarks,
     };
     Keys {
         status: Some(status),
         standing,
+        clocks: clocks.unwrap_or_default(),
     }
 }
 
@@ -125,7 +137,9 @@ fn is_excused(laggard: &Laggard, observed: &Observed) -> bool {
 fn standing(keys: &KeyState, laggards: &[(bool, LaggardStatus, &Laggard)]) -> KeysStanding {
     let (acknowledged, verifiers) = (keys.acknowledged, keys.verifiers);
     if let Some((false, status, laggard)) = laggards.first() {
-        let falsehood = laggard.falsehood.map(|falsehood| format!("is not believed ({falsehood})"));
+        let falsehood = laggard
+            .falsehood
+            .map(|falsehood| format!("is not believed ({falsehood})"));
         let why = falsehood.unwrap_or_else(|| match laggard.reason {
             LaggardReason::Refuses(refusal) => format!("refuses the newest keys ({refusal})"),
             LaggardReason::NotDurable => "cannot keep the newest keys on its disk".to_owned(),

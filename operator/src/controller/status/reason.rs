@@ -102,6 +102,8 @@ reasons! {
     NotEnoughReady,
     /// A rollout makes no progress.
     ProgressDeadlineExceeded,
+    /// A verifier's clock is so far from the operator's that good tokens may be refused.
+    ClockOff,
     /// The operator cannot read or write the chain's keys.
     KeysStuck,
     /// A verifier that should hold the newest keys does not.
@@ -112,6 +114,8 @@ reasons! {
     NoKeysYet,
     /// The newest keys are on their way.
     Distributing,
+    /// Not every verifier has told its time yet.
+    ClocksNotHeard,
     PodsStarting,
     RollingOut,
     /// All parts serve, and not all is well with them.
@@ -125,6 +129,7 @@ reasons! {
     Accepted,
     AllReady,
     InSync,
+    InStep,
     UpToDate,
     NothingWrong,
     /// Every verifier refuses what a Revocation names.

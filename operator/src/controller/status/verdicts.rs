@@ -10,6 +10,7 @@ use super::conditions::{Part, Truth, Verdict, joined, lines, of_parts, sentences
 use super::keys::{Keys, KeysStanding};
 use super::parts::Parts;
 use super::reason::{Reason, Trouble};
+use super::remarks::ClocksStanding;
 use super::{Kind, Pass};
 use crate::controller::accepted::Accepted;
 use crate::object_names::Component;
@@ -47,6 +48,7 @@ pub(crate) fn verdicts(
         (Kind::ServicesReady, services),
         (Kind::StoresReady, stores),
         (Kind::KeysInSync, of_keys),
+        (Kind::ClocksInSync, of_clocks(keys, before)),
         (Kind::Progressing, of_progress(chain, pass, parts)),
         (Kind::Degraded, of_troubles(parts, keys)),
         (Kind::Ready, ready),
@@ -66,6 +68,7 @@ pub(crate) fn unjudged(acceptance: &Verdict) -> BTreeMap<Kind, Verdict> {
         Kind::ServicesReady,
         Kind::StoresReady,
         Kind::KeysInSync,
+        Kind::ClocksInSync,
         Kind::Progressing,
         Kind::Degraded,
     ];
@@ -153,6 +156,27 @@ fn said_before(keys: &Keys, before: &[Condition]) -> Verdict {
     }
 }
 
+fn of_clocks(keys: &Keys, before: &[Condition]) -> Verdict {
+    match &keys.clocks {
+        ClocksStanding::InStep => Verdict::new(Truth::True, Reason::InStep, ""),
+        ClocksStanding::Trouble(trouble) => Verdict::new(Truth::False, trouble.reason, &trouble.sentence),
+        ClocksStanding::Unheard => {
+            let said = before
+                .iter()
+                .find(|known| known.type_ == Kind::ClocksInSync.as_str());
+            match said.map(|said| (said.reason.as_str(), &said.message)) {
+                Some(("InStep", message)) => Verdict::new(Truth::True, Reason::InStep, message),
+                Some(("ClockOff", message)) => Verdict::new(Truth::False, Reason::ClockOff, message),
+                _ => Verdict::new(
+                    Truth::Unknown,
+                    Reason::ClocksNotHeard,
+                    "not every verifier has told its time yet",
+                ),
+            }
+        }
+    }
+}
+
 fn of_progress(chain: &ServiceChain, pass: &Pass<'_>, parts: &Parts<'_>) -> Verdict {
     if chain.spec.paused {
         let message = "spec.paused is true: no object is changed, status, keys and revocations go on";
@@ -203,6 +227,9 @@ fn of_progress(chain: &ServiceChain, pass: &Pass<'_>, parts: &Parts<'_>) -> Verd
 fn of_troubles(parts: &Parts<'_>, keys: &Keys) -> Verdict {
     let mut troubles = parts.troubles();
     if let KeysStanding::Trouble(trouble) = &keys.standing {
+        troubles.push(trouble.clone());
+    }
+    if let ClocksStanding::Trouble(trouble) = &keys.clocks {
         troubles.push(trouble.clone());
     }
     troubles.sort_unstable();

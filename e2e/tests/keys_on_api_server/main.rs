@@ -9,6 +9,7 @@ mod liar;
 mod life_of_a_key;
 mod pods;
 mod revocations;
+mod trust_rotation;
 mod two_leaders;
 
 use std::sync::Arc;

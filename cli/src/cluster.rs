@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::ListParams;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::api::{ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config, Resource, ResourceExt as _};
 use servicechain_crds::ServiceChain;
@@ -86,6 +89,41 @@ impl Cluster {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(refusal::explain(&error, question, &self.server, &self.namespace)),
             Err(_) => Err(refusal::silent(&self.server, ANSWER_WITHIN)),
+        }
+    }
+
+    /// Whether whoever asks may ask this, before it is asked.
+    pub(crate) async fn require(&self, question: Question<'_>) -> Result<(), Unanswered> {
+        let (resource, group) = question
+            .resource
+            .split_once('.')
+            .unwrap_or((question.resource, ""));
+        let attributes = ResourceAttributes {
+            group: Some(group.to_owned()),
+            namespace: Some(self.namespace.clone()),
+            resource: Some(resource.to_owned()),
+            verb: Some(question.verb.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(attributes),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let asked = Question {
+            verb: "create",
+            resource: "selfsubjectaccessreviews.authorization.k8s.io",
+        };
+        let api = Api::<SelfSubjectAccessReview>::all(self.client.clone());
+        let answer = self
+            .ask(asked, api.create(&PostParams::default(), &review))
+            .await?;
+        if answer.status.is_some_and(|status| status.allowed) {
+            Ok(())
+        } else {
+            Err(refusal::forbidden("you", question, &self.namespace))
         }
     }
 

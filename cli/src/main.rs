@@ -113,6 +113,7 @@ Exit codes:
   servicechain revoke -n shop shop --issuer platform --key k7f2KPdZ0sT3
   servicechain revoke -n shop shop --issuer platform --client demo --issued-before 2027-01-31T00:00:00Z
   servicechain revoke -n shop shop --issuer corp --session 4f1a --timeout 2m
+  servicechain revoke -n shop shop --issuer platform --subject mallory --timeout 10s --isolate
 
 Exit codes:
   0  every verifier refuses it

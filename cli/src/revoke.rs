@@ -1,16 +1,15 @@
 //! `servicechain revoke`: makes a `Revocation` and waits until every verifier of the chain refuses what it names. The
 //! object stays whatever becomes of the wait: the operator goes on with it.
 
+mod isolate;
+mod order;
+
 use std::time::Duration;
 
 use anyhow::anyhow;
-use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{ObjectMeta, PostParams};
 use serde::Serialize;
-use servicechain_crds::service_chain::issuers::ObjectName;
-use servicechain_crds::{Revocation, RevocationSpec, ServiceChain};
+use servicechain_crds::Revocation;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Cluster, Place, Question, Unanswered};
@@ -20,6 +19,7 @@ use crate::status::Output;
 use crate::wait::duration;
 use crate::wording::{COLUMNS, elapsed, in_words, wrapped};
 use crate::{now, print};
+use isolate::{Isolation, Outcome};
 
 /// How often the object is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -47,8 +47,8 @@ pub(crate) struct Args {
     /// How to say it
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
-    /// Not supported yet
-    #[arg(long, hide = true)]
+    /// End the pods that do not hold it in time: no Service sends to them from then on. As long again is waited
+    #[arg(long)]
     isolate: bool,
     #[command(flatten)]
     place: Place,
@@ -87,45 +87,78 @@ struct Refused<'a> {
     verifiers: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<i64>,
+    /// Pods that were ended.
+    #[serde(skip_serializing_if = "<[Outcome]>::is_empty")]
+    isolated: &'a [Outcome],
     seconds: f64,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    if args.isolate {
-        return Err(Failure::BadInput(
-            "NotSupportedYet: --isolate cannot be done by this version; leave it out, and end the pods that are named \
-             with kubectl delete pod"
-                .to_owned(),
-        ));
-    }
     let begun = Instant::now();
     let cluster = Cluster::find(&args.place).await?;
     let chain = cluster.chain_or_others(&args.chain).await?;
-    known_issuer(&chain, &args.issuer)?;
-    let wanted = revocation(&args, now());
-    let mut object = create(&cluster, &wanted).await?;
-    let name = wanted.metadata.name.unwrap_or_default();
+    order::known_issuer(&chain, &args.issuer)?;
+    if args.isolate {
+        isolate::check_rights(&cluster).await?;
+    }
+    let mut object = order::create(&cluster, &order::revocation(&args, now())).await?;
+    let mut isolation = Isolation::default();
+    let mut found = wait(&cluster, &args, &mut object, begun + args.timeout, None).await?;
+    if args.isolate && matches!(found, Standing::Not(_)) {
+        let deadline = Instant::now() + args.timeout;
+        found = wait(&cluster, &args, &mut object, deadline, Some(&mut isolation)).await?;
+    }
     let what = args.named.in_words(&args.issuer);
+    match found {
+        Standing::Enforced => {
+            let took = begun.elapsed();
+            let isolated = isolation.outcome(&cluster).await;
+            say(&args, &cluster.namespace, &object, &isolated, took)
+        }
+        Standing::Expired => print(&format!("{what} has expired, and is refused for that\n")),
+        Standing::Not(why) => {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            let isolated = isolation.outcome(&cluster).await;
+            let left = isolated.iter().map(Outcome::sentence);
+            let why: Vec<String> = std::iter::once(why).chain(left).collect();
+            let waited = if args.isolate {
+                args.timeout.saturating_mul(2)
+            } else {
+                args.timeout
+            };
+            Err(Failure::TimedOut(too_late(&what, waited, &why, name)))
+        }
+    }
+}
+
+/// Until it is enforced or the time is over, and then what is in the way. `isolation` ends meanwhile whoever is behind.
+async fn wait(
+    cluster: &Cluster,
+    args: &Args,
+    object: &mut Revocation,
+    deadline: Instant,
+    mut isolation: Option<&mut Isolation>,
+) -> Result<Standing, Failure> {
     let question = Question {
         verb: "get",
         resource: "revocations.servicechain.dev",
     };
-    let deadline = begun + args.timeout;
+    let name = object.metadata.name.clone().unwrap_or_default();
     loop {
-        let why = match standing(&object) {
-            Standing::Enforced => return say(&args, &cluster.namespace, &object, begun.elapsed()),
-            Standing::Expired => return print(&format!("{what} has expired, and is refused for that\n")),
-            Standing::Not(why) => why,
-        };
+        let found = standing(object);
         let next = Instant::now() + ASK_EVERY;
-        if next > deadline {
-            return Err(Failure::TimedOut(too_late(&what, args.timeout, &why, &name)));
+        if next > deadline || !matches!(found, Standing::Not(_)) {
+            return Ok(found);
+        }
+        if let Some(isolation) = isolation.as_deref_mut() {
+            isolation.end_who_is_behind(cluster, &args.chain, object).await?;
         }
         sleep_until(next).await;
         let api = cluster.api::<Revocation>();
         match tokio::time::timeout_at(deadline, cluster.ask(question, api.get(&name))).await {
-            Ok(Ok(newer)) => object = newer,
+            Ok(Ok(newer)) => *object = newer,
             Ok(Err(Unanswered::NotFound(_))) => {
+                let what = args.named.in_words(&args.issuer);
                 return Err(anyhow!(
                     "Revocation {name} was deleted while it was waited for: {what} may pass"
                 )
@@ -163,92 +196,6 @@ impl Named {
     }
 }
 
-fn known_issuer(chain: &ServiceChain, issuer: &str) -> Result<(), Failure> {
-    let issuers: Vec<&str> = chain
-        .spec
-        .issuers
-        .iter()
-        .map(|issuer| issuer.name.as_str())
-        .collect();
-    if issuers.contains(&issuer) {
-        return Ok(());
-    }
-    let name = chain.metadata.name.as_deref().unwrap_or_default();
-    let there_are = if issuers.is_empty() {
-        "it has none".to_owned()
-    } else {
-        format!("it has {}", issuers.join(", "))
-    };
-    Err(Failure::BadInput(format!(
-        "chain {name} has no issuer {:?}; {there_are}",
-        tame(issuer, LONGEST_NAME)
-    )))
-}
-
-/// Its name follows from what it revokes, so that the same order twice is one. Without a time, an order about a subject,
-/// a session or a client is about all tokens until now: a later one is another.
-fn revocation(args: &Args, now: Timestamp) -> Revocation {
-    let (kind, value) = args.named.parts();
-    let until = match kind {
-        "subject" | "session" | "client" => args.issued_before.unwrap_or(now).as_second(),
-        _ => 0,
-    };
-    let identity =
-        [&args.issuer, kind, value, &until.to_string()].map(|part| format!("{}:{part}", part.len()));
-    let digest = digest(&SHA256, identity.concat().as_bytes());
-    // Enough of it that no two of a namespace meet.
-    let start = digest.as_ref().first_chunk().copied().unwrap_or_default();
-    let name = format!("{}-{kind}-{:016x}", args.chain, u64::from_be_bytes(start));
-    let spec = RevocationSpec {
-        chain_ref: ObjectName {
-            name: args.chain.clone(),
-        },
-        issuer: args.issuer.clone(),
-        key: args.named.key.clone(),
-        subject: args.named.subject.clone(),
-        session_id: args.named.session.clone(),
-        client_id: args.named.client.clone(),
-        token_id: args.named.token_id.clone(),
-        issued_before: args.issued_before.map(Time),
-        expires_after: None,
-    };
-    Revocation {
-        metadata: ObjectMeta {
-            name: Some(name),
-            ..ObjectMeta::default()
-        },
-        spec,
-        status: None,
-    }
-}
-
-/// The object, made now or standing already.
-async fn create(cluster: &Cluster, wanted: &Revocation) -> Result<Revocation, Failure> {
-    let api = cluster.api::<Revocation>();
-    let name = wanted.metadata.name.as_deref().unwrap_or_default();
-    let question = Question {
-        verb: "create",
-        resource: "revocations.servicechain.dev",
-    };
-    let parameters = PostParams {
-        field_manager: Some("servicechain".to_owned()),
-        ..PostParams::default()
-    };
-    let created = async {
-        match api.create(&parameters, wanted).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await,
-            other => other,
-        }
-    };
-    let object = cluster.ask(question, created).await?;
-    if object.spec == wanted.spec {
-        return Ok(object);
-    }
-    Err(Failure::Failed(anyhow!(
-        "Revocation {name} is there already and says something else; delete it, and try again"
-    )))
-}
-
 enum Standing {
     Enforced,
     Expired,
@@ -268,7 +215,13 @@ fn standing(object: &Revocation) -> Standing {
     }
 }
 
-fn say(args: &Args, namespace: &str, object: &Revocation, took: Duration) -> Result<(), Failure> {
+fn say(
+    args: &Args,
+    namespace: &str,
+    object: &Revocation,
+    isolated: &[Outcome],
+    took: Duration,
+) -> Result<(), Failure> {
     let status = object.status.clone().unwrap_or_default();
     let refused = Refused {
         revocation: object.metadata.name.clone().unwrap_or_default(),
@@ -278,17 +231,28 @@ fn say(args: &Args, namespace: &str, object: &Revocation, took: Duration) -> Res
         acknowledged: status.acknowledged,
         verifiers: status.verifiers,
         generation: status.bundle_generation,
+        isolated,
         seconds: took.as_secs_f64(),
     };
     match args.output {
-        Output::Text => print(&format!(
-            "{} is refused after {}, {}/{} verifiers, generation {}\n",
-            args.named.in_words(&args.issuer),
-            elapsed(took),
-            refused.acknowledged,
-            refused.verifiers,
-            refused.generation.unwrap_or_default()
-        )),
+        Output::Text => {
+            let mut text = String::new();
+            for line in isolated
+                .iter()
+                .flat_map(|ended| wrapped(&ended.sentence(), COLUMNS))
+            {
+                text.push_str(&line);
+                text.push('\n');
+            }
+            print(&format!(
+                "{text}{} is refused after {}, {}/{} verifiers, generation {}\n",
+                args.named.in_words(&args.issuer),
+                elapsed(took),
+                refused.acknowledged,
+                refused.verifiers,
+                refused.generation.unwrap_or_default()
+            ))
+        }
         Output::Json => {
             let line = serde_json::to_string(&refused).map_err(anyhow::Error::from)?;
             print(&format!("{line}\n"))
@@ -296,13 +260,13 @@ fn say(args: &Args, namespace: &str, object: &Revocation, took: Duration) -> Res
     }
 }
 
-fn too_late(what: &str, waited: Duration, why: &str, name: &str) -> String {
+fn too_late(what: &str, waited: Duration, why: &[String], name: &str) -> String {
     let mut text = format!(
         "{what} is not refused everywhere after {}",
         in_words(waited.as_secs())
     );
     let stays = format!("Revocation {name} stays, and the operator goes on with it");
-    for line in wrapped(&format!("{why}\n{stays}"), COLUMNS - 2) {
+    for line in wrapped(&format!("{}\n{stays}", why.join("\n")), COLUMNS - 2) {
         text.push_str("\n  ");
         text.push_str(&line);
     }
@@ -320,7 +284,6 @@ fn time(text: &str) -> Result<Timestamp, String> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use serde_json::json;
 
     use super::*;
 
@@ -330,48 +293,9 @@ mod tests {
         args: Args,
     }
 
-    fn args(line: &str) -> Result<Args, clap::Error> {
+    pub(super) fn args(line: &str) -> Result<Args, clap::Error> {
         let words = std::iter::once("revoke").chain(line.split_whitespace());
         Line::try_parse_from(words).map(|line| line.args)
-    }
-
-    fn named(line: &str, at: i64) -> (String, serde_json::Value) {
-        let made = revocation(&args(line).unwrap(), Timestamp::from_second(at).unwrap());
-        servicechain_crds::validated_revocation(&made).unwrap();
-        (
-            made.metadata.name.unwrap(),
-            serde_json::to_value(made.spec).unwrap(),
-        )
-    }
-
-    #[test]
-    fn the_same_order_is_the_same_object_and_another_is_another() {
-        let (key, spec) = named("shop --issuer platform --key k7f2", 1);
-        assert_eq!(
-            spec,
-            json!({"chainRef": {"name": "shop"}, "issuer": "platform", "key": "k7f2"})
-        );
-        assert!(
-            key.starts_with("shop-key-") && key.len() == "shop-key-".len() + 16,
-            "{key}"
-        );
-        assert_eq!(named("shop --issuer platform --key k7f2", 2).0, key);
-        assert_ne!(named("shop --issuer platform --key k7f3", 1).0, key);
-        assert_ne!(named("shop --issuer corp --key k7f2", 1).0, key);
-        let subject = "shop --issuer platform --subject mallory";
-        assert_ne!(named(subject, 1).0, named(subject, 2).0, "tokens came in between");
-        let (timed, spec) = named(&format!("{subject} --issued-before 2026-01-31T12:00:00.5Z"), 1);
-        assert_eq!(spec["issuedBefore"], "2026-01-31T12:00:00Z");
-        let again = named(&format!("{subject} --issued-before 2026-01-31T13:00:00+01:00"), 2);
-        assert_eq!(again.0, timed);
-        let (_, spec) = named(
-            "shop --issuer platform --client demo --issued-before 2026-01-31T12:00:00Z",
-            1,
-        );
-        assert_eq!(
-            (&spec["clientID"], &spec["issuedBefore"]),
-            (&json!("demo"), &json!("2026-01-31T12:00:00Z"))
-        );
     }
 
     #[test]
@@ -422,12 +346,12 @@ mod tests {
 
     #[test]
     fn who_does_not_refuse_it_yet_is_named() {
-        let why = "9 of 10 verifiers refuse what it names; not yet: shop-b-1 (does not answer)";
+        let why = "9 of 10 verifiers refuse what it names; not yet: shop-b-1 (does not answer)".to_owned();
         assert_eq!(
             too_late(
                 "mallory of platform",
                 Duration::from_secs(30),
-                why,
+                &[why],
                 "shop-subject-1"
             ),
             "mallory of platform is not refused everywhere after 30 s

@@ -17,7 +17,7 @@ use crate::outcome::Failure;
 use crate::paint::{short_key, tame};
 use crate::status::Output;
 use crate::wait::duration;
-use crate::wording::{COLUMNS, elapsed, in_words, wrapped};
+use crate::wording::{COLUMNS, elapsed, in_words, seconds_between, wrapped};
 use crate::{now, print};
 
 /// How often the chain is asked for.
@@ -66,7 +66,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         let keys = chain.status.as_ref().and_then(|status| status.keys.as_ref());
         let why = match order.progress(keys) {
             Ok(rotated) => return say(&args, &cluster.namespace, rotated, begun.elapsed()),
-            Err(why) => why,
+            Err(why) => [Some(why), order.due_in(now())]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("\n"),
         };
         let next = Instant::now() + ASK_EVERY;
         if next > deadline {
@@ -159,6 +163,20 @@ impl Order {
             before: Timestamp::from_second(before).unwrap_or(now),
             signed: signing.iter().map(|key| key.kid.clone()).collect(),
             issuers,
+        })
+    }
+
+    /// An order that lies ahead, by this machine's clock, is carried out once its time has come: somebody gave it such a
+    /// time before, and an order is never taken back.
+    fn due_in(&self, now: Timestamp) -> Option<String> {
+        let seconds = seconds_between(now, self.before);
+        (seconds > 1).then(|| {
+            format!(
+                "the keys are ordered to be replaced from {} on, in {}; an earlier order said so (annotation \
+                 {ROTATE_ANNOTATION})",
+                self.before,
+                in_words(seconds)
+            )
         })
     }
 
@@ -342,7 +360,14 @@ mod tests {
         let ordered = [(ROTATE_ANNOTATION.to_owned(), "2026-02-01T00:00:00Z".to_owned())];
         chain.metadata.annotations = Some(ordered.into());
         let again = Order::of(&chain, Some("platform"), "2026-01-02T00:00:00Z".parse().unwrap());
-        assert_eq!(again.unwrap().before.to_string(), "2026-02-01T00:00:00Z");
+        let again = again.unwrap();
+        assert_eq!(again.before.to_string(), "2026-02-01T00:00:00Z");
+        assert_eq!(
+            again.due_in("2026-01-31T23:00:00Z".parse().unwrap()).unwrap(),
+            "the keys are ordered to be replaced from 2026-02-01T00:00:00Z on, in 1 h; an earlier order said so \
+             (annotation servicechain.dev/rotate-keys-before)"
+        );
+        assert_eq!(again.due_in("2026-02-01T00:00:00Z".parse().unwrap()), None);
     }
 
     #[test]

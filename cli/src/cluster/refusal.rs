@@ -74,10 +74,7 @@ pub(super) fn explain(
             let who = between("User \"", "\"").map_or("you".to_owned(), |user| format!("user {user:?}"));
             // Some questions need more than one verb; the API server says which one is missing.
             let verb = between(" cannot ", " resource").unwrap_or(verb);
-            Unanswered::Forbidden(format!(
-                "{who} may not {verb} {resource} in namespace {namespace}: ask for a role with the verb {verb:?} on \
-                 {resource:?}"
-            ))
+            forbidden(&who, Question { verb, resource }, namespace)
         }
         404 => Unanswered::NotFound(status.message.clone()),
         429 | 500..=599 => unreachable(server, &format!("{} ({})", status.message, status.code)),
@@ -86,6 +83,13 @@ pub(super) fn explain(
             status.message
         )),
     }
+}
+
+pub(super) fn forbidden(who: &str, question: Question<'_>, namespace: &str) -> Unanswered {
+    let Question { verb, resource } = question;
+    Unanswered::Forbidden(format!(
+        "{who} may not {verb} {resource} in namespace {namespace}: ask for a role with the verb {verb:?} on {resource:?}"
+    ))
 }
 
 pub(super) fn silent(server: &str, waited: Duration) -> Unanswered {

@@ -266,7 +266,10 @@ mod tests {
             .collect();
         let found = entries(&objects, &chain());
         let digests: Vec<_> = found.iter().map(|entry| entry.digest).collect();
-        assert_eq!(digests, ["k", "", "c", "new", "old", "s", "t"].map(ShortDigest::of));
+        assert_eq!(
+            digests,
+            ["k", "", "c", "new", "old", "s", "t"].map(ShortDigest::of)
+        );
         objects.reverse();
         assert_eq!(entries(&objects, &chain()), found);
     }

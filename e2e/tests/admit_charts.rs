@@ -351,7 +351,8 @@ async fn the_operator_may_do_what_it_does_and_no_more() {
                 "create,patch events.k8s.io/events shop",
                 "create coordination.k8s.io/leases servicechain-system",
                 "get,update coordination.k8s.io/leases servicechain-system servicechain-operator",
-                "get /secrets servicechain-system servicechain-trust-key",
+                "get,update /secrets servicechain-system servicechain-trust-key",
+                "get /secrets servicechain-system servicechain-root-secret",
                 "get apiextensions.k8s.io/customresourcedefinitions ** servicechains.servicechain.dev",
             ],
         )
@@ -362,6 +363,7 @@ async fn the_operator_may_do_what_it_does_and_no_more() {
             &[
                 "list,watch,update,deletecollection /secrets **",
                 "list,watch /secrets servicechain-system",
+                "update /secrets servicechain-system servicechain-root-secret",
                 "create,update,patch,delete servicechain.dev/servicechains shop",
                 "create,update,patch,delete servicechain.dev/revocations shop",
                 "delete,update /persistentvolumeclaims shop",

@@ -45,6 +45,7 @@ pub use chains::KeyChains;
 pub use config_map_store::FIELD_MANAGER;
 pub use place::{Claim, PlaceError, ROTATE_ANNOTATION, Stored};
 pub use pod_list::KEYS_PORT;
+pub(crate) use pod_list::is_ready;
 pub use push::Unheard;
 pub use roots::{Missing, OperatorRoots, Roots};
 pub use state::{KeyState, Laggard, PodKeys};

@@ -146,14 +146,14 @@ pub struct StoreStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeysStatus {
-    /// Generation of the newest key bundle.
+    /// Generation of the newest key bundle that a verifier holds.
     pub generation: i64,
     /// Its digest, `sha256:` and 64 hexadecimal digits.
     #[schemars(length(max = 71))]
     pub digest: String,
     /// Verifiers that hold it.
     pub acknowledged: i32,
-    /// Verifiers: gateway pods, service pods and issuer pods.
+    /// Verifiers: gateway pods, service pods and issuer pods, those on their way out too.
     pub verifiers: i32,
     /// Verifiers that do not hold it yet; at most five are named.
     #[serde(default)]

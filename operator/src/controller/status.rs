@@ -61,7 +61,7 @@ pub fn status(chain: &ServiceChain, pass: &Pass<'_>, now: Timestamp) -> ServiceC
     let is_accepted = acceptance.is_true();
     let mut verdicts = match pass.accepted.chain() {
         Some(validated) => {
-            let parts = Parts::look(validated, pass, &keys);
+            let parts = Parts::look(validated, pass, &keys, now);
             status.gateway = Some(parts.gateway(validated, pass));
             status.issuers = parts.issuers(validated, pass);
             status.services = parts.services(validated, pass);

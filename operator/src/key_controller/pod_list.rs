@@ -204,7 +204,8 @@ fn has_run(container: &ContainerStatus) -> bool {
     container.restart_count > 0 || states.into_iter().flatten().any(began)
 }
 
-fn is_ready(status: &PodStatus) -> bool {
+/// Whether the kubelet calls the pod Ready.
+pub(crate) fn is_ready(status: &PodStatus) -> bool {
     let mut conditions = status.conditions.iter().flatten();
     conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -147,6 +147,36 @@ fn a_chain_becomes_ready_with_its_keys_in_place_and_newer_keys_do_not_end_that()
 }
 
 #[test]
+fn a_bundle_is_shown_from_the_first_verifier_on_that_holds_it() {
+    let mut world = World::ready();
+    let before = world.judged().0;
+    let behind = |count: usize| {
+        let pods = (0..count).map(|index| laggard(&format!("pod-{index}"), LaggardReason::Behind));
+        pods.collect::<Vec<_>>()
+    };
+    world.keys.as_mut().unwrap().newest = Some((Generation::new(8), Digest::of(b"eight")));
+    lagging(&mut world, behind(10));
+    assert_eq!(
+        world.judged().0.summary.unwrap().keys,
+        "0/10@8",
+        "there was none before"
+    );
+    world.chain.status = Some(before.clone());
+    let judged = world.judged();
+    assert_eq!(
+        judged.says("KeysInSync"),
+        ("False", "Distributing", "0 of 10 verifiers hold the newest keys")
+    );
+    assert_eq!((judged.0.summary, judged.0.keys), (before.summary, before.keys));
+    lagging(&mut world, behind(9));
+    assert_eq!(world.judged().0.summary.unwrap().keys, "1/10@8");
+    // Whoever was asked and does not take it is no news.
+    let unreachable = laggard("pod-0", LaggardReason::Unreachable);
+    lagging(&mut world, vec![unreachable; 10]);
+    assert_eq!(world.judged().0.summary.unwrap().keys, "0/10@8");
+}
+
+#[test]
 fn at_most_five_laggards_are_named_those_in_trouble_first() {
     let mut world = World::ready();
     let mut laggards: Vec<Laggard> = (0..8)

@@ -101,10 +101,19 @@ pub(crate) fn judge(
         remarks,
     };
     Keys {
-        status: Some(status),
+        status: Some(acknowledged_first(status, said, keys)),
         standing,
         clocks: clocks.unwrap_or_default(),
     }
+}
+
+/// A bundle that was published just now nobody can hold yet: until the first verifier says that it does, the one before is
+/// what is said, with all that held it.
+fn acknowledged_first(new: KeysStatus, said: Option<&KeysStatus>, keys: &KeyState) -> KeysStatus {
+    let is_told = |laggard: &Laggard| laggard.reason == LaggardReason::Behind && laggard.falsehood.is_none();
+    let is_just_out = keys.acknowledged == 0 && keys.laggards.iter().any(is_told);
+    let before = said.filter(|said| is_just_out && said.generation < new.generation);
+    before.cloned().unwrap_or(new)
 }
 
 /// Whether the issuer has a key that it signs with.
@@ -122,10 +131,7 @@ fn is_excused(laggard: &Laggard, observed: &Observed) -> bool {
         .pods
         .iter()
         .find(|pod| pod.metadata.uid.as_deref() == Some(laggard.pod.as_str()));
-    let is_settled = pod.is_some_and(|pod| {
-        let ready = pods::condition(pod, "Ready").is_some_and(|ready| ready.status == "True");
-        ready && pod.metadata.deletion_timestamp.is_none()
-    });
+    let is_settled = pod.is_some_and(|pod| pods::is_ready(pod) && pod.metadata.deletion_timestamp.is_none());
     match laggard.reason {
         _ if laggard.falsehood == Some(Falsehood::Claim) => false,
         LaggardReason::Behind => true,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service as KubernetesService;
 use servicechain_crds::ValidatedChain;
@@ -26,7 +27,7 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    pub(crate) fn look(chain: &'a ValidatedChain, pass: &Pass<'_>, keys: &Keys) -> Self {
+    pub(crate) fn look(chain: &'a ValidatedChain, pass: &Pass<'_>, keys: &Keys, now: Timestamp) -> Self {
         let all = components(chain);
         let workloads: BTreeMap<_, _> = all
             .iter()
@@ -34,7 +35,12 @@ impl<'a> Parts<'a> {
             .collect();
         let mut parts: BTreeMap<_, _> = workloads
             .iter()
-            .map(|(component, workload)| (*component, part(chain, *component, workload, pass.observed, keys)))
+            .map(|(component, workload)| {
+                let mut part = part(chain, *component, workload, pass.observed, keys);
+                part.troubles
+                    .extend(of_store(chain, *component, workload, pass.observed, now));
+                (*component, part)
+            })
             .collect();
         let mut elsewhere = Vec::new();
         for unwritten in writes::unwritten(&chain.name, &all, pass.observed) {
@@ -243,6 +249,27 @@ fn path(component: Component<'_>) -> String {
         Component::Service(name) => format!("spec.services[{name}]"),
         Component::Database { service } => format!("spec.services[{service}].database.managed"),
         Component::Cache { service } => format!("spec.services[{service}].cache.managed"),
+    }
+}
+
+/// What keeps no store from serving.
+fn of_store(
+    chain: &ValidatedChain,
+    component: Component<'_>,
+    workload: &Workload,
+    observed: &Observed,
+    now: Timestamp,
+) -> Vec<Trouble> {
+    let name = object(&chain.name, component);
+    let overdue = || stores::overdue(&name, workload, observed, chain.rollout.progress_deadline, now);
+    match component {
+        Component::Cache { .. } => overdue().into_iter().collect(),
+        Component::Database { service } => {
+            let service = chain.services.iter().find(|one| one.name == service);
+            let kept = service.and_then(|service| stores::version_kept(service, &name, observed));
+            overdue().into_iter().chain(kept).collect()
+        }
+        Component::Gateway | Component::Issuer(_) | Component::Service(_) => Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 use super::reason::{Reason, Trouble};
 use super::words::{last_line, quote, why_not_pulled};
 use crate::controller::observed::waits_for_volumes;
+use crate::key_controller;
 
 /// What is to be said about a pod that should be ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) fn judge(pod: &Pod, path: &str, events: &[Event]) -> PodStanding {
     if pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")) {
         return PodStanding::Ending;
     }
-    if condition(pod, "Ready").is_some_and(|ready| ready.status == "True") {
+    if is_ready(pod) {
         return PodStanding::Ready;
     }
     let name = name(pod);
@@ -59,6 +60,10 @@ pub(crate) fn judge(pod: &Pod, path: &str, events: &[Event]) -> PodStanding {
 
 pub(crate) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(key_controller::is_ready)
 }
 
 pub(crate) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {

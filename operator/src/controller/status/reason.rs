@@ -108,6 +108,8 @@ reasons! {
     KeysStuck,
     /// A verifier that should hold the newest keys does not.
     Laggards,
+    /// A database's volume is of another major version than the spec asks for.
+    VersionKept,
     /// The chain's first bundle is not written.
     NoBundleYet,
     /// No key of an external issuer is known, and nothing is known to be wrong.

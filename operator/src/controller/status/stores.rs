@@ -1,7 +1,10 @@
-//! What keeps a managed store from being there beside its pod: its volume, and the Secret that opens it. A volume whose
-//! Secret is lost is never given a new password: nothing could open it. It must not know conditions.
+//! What keeps a managed store from being there beside its pod: its volume, the Secret that opens it, and time. A volume
+//! whose Secret is lost is never given a new password: nothing could open it. It must not know conditions.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use servicechain_crds::service_chain::status::StoreStatus;
 use servicechain_crds::validated::{Database, Service};
 
@@ -36,6 +39,54 @@ pub(crate) fn troubles(
     });
     let unbound = unbound(name, claim, waits.as_ref(), observed);
     lost.into_iter().chain(unbound.or(waits)).collect()
+}
+
+/// A store that is not ready for longer than a rollout may take: a `StatefulSet` has no deadline that would tell.
+pub(crate) fn overdue(
+    name: &str,
+    workload: &Workload,
+    observed: &Observed,
+    deadline: Duration,
+    now: Timestamp,
+) -> Option<Trouble> {
+    if workload.is_full() || !workload.troubles.is_empty() {
+        return None;
+    }
+    let is_its = |pod: &&Pod| pods::name(pod).strip_prefix(name) == Some("-0") && !pods::is_ready(pod);
+    let pod = observed.pods.iter().find(is_its)?;
+    let ready = pods::condition(pod, "Ready");
+    let since = ready.and_then(|ready| ready.last_transition_time.as_ref());
+    let since = since.or(pod.metadata.creation_timestamp.as_ref())?.0;
+    let has_time = now.duration_since(since) <= SignedDuration::try_from(deadline).ok()?;
+    let (pod, deadline) = (pods::name(pod), servicechain_crds::duration::format(deadline));
+    (!has_time).then(|| {
+        Trouble::new(
+            Reason::NotEnoughReady,
+            format_args!("{name}: {pod} is not ready for more than {deadline}"),
+            format_args!("see kubectl describe pod {pod}, and kubectl logs {pod}"),
+        )
+    })
+}
+
+/// A volume that stays what it is, whatever spec says.
+pub(crate) fn version_kept(service: &Service, name: &str, observed: &Observed) -> Option<Trouble> {
+    let Database::Managed(managed) = service.database.as_ref()?;
+    let wanted = managed.version.as_ref()?;
+    let kept = recorded(name, observed).filter(|kept| *kept != wanted)?;
+    let service = &service.name;
+    Some(Trouble::new(
+        Reason::VersionKept,
+        format_args!(
+            "{name} stays at PostgreSQL {} as its volume is, and spec.services[{service}].database.managed.version is {wanted}",
+            bounded(kept, MAX_VERSION)
+        ),
+        format_args!("dump its data, delete the claim {name} and its pod, and load the data again"),
+    ))
+}
+
+fn recorded<'a>(name: &str, observed: &'a Observed) -> Option<&'a String> {
+    let annotations = claim(name, observed)?.metadata.annotations.as_ref()?;
+    annotations.get(POSTGRES_MAJOR_ANNOTATION)
 }
 
 fn unbound(
@@ -78,11 +129,7 @@ pub(crate) fn database(
     settings: &Settings,
 ) -> Option<StoreStatus> {
     let Database::Managed(managed) = service.database.as_ref()?;
-    let recorded = claim(name, observed).and_then(|claim| {
-        let annotations = claim.metadata.annotations.as_ref()?;
-        annotations.get(POSTGRES_MAJOR_ANNOTATION)
-    });
-    let version = recorded
+    let version = recorded(name, observed)
         .or(managed.version.as_ref())
         .unwrap_or(&settings.default_postgres_major);
     Some(StoreStatus {

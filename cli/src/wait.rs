@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use servicechain_crds::ServiceChain;
 use servicechain_crds::duration::GatewayDuration;
 use tokio::time::{Instant, sleep_until};
@@ -53,11 +54,20 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         let elapsed = begun.elapsed().as_secs();
         match standing {
             Standing::Holds => return print(&format!("{name} is {condition} after {}\n", in_words(elapsed))),
-            Standing::Not(why) if why != said => {
-                print(&line(elapsed, &why))?;
-                said = why;
+            Standing::Not(_) if is_answered && is_refused(&chain) => {
+                let sentence = block(
+                    &format!("chain {name} will not be {condition} as it is"),
+                    &sentences(&chain, condition),
+                );
+                return Err(anyhow!(sentence).into());
             }
-            Standing::Not(_) => {}
+            Standing::Not(why) => {
+                let first = first_of(&why);
+                if first != said {
+                    print(&line(elapsed, &first))?;
+                    said = first;
+                }
+            }
         }
         let next = Instant::now() + ASK_EVERY;
         if next > deadline {
@@ -87,17 +97,30 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// One change: when, and what stands in the way first now.
-fn line(elapsed: u64, why: &str) -> String {
-    let more = why.lines().count().saturating_sub(1);
+/// The newest spec is refused: only another one changes that, so there is nothing to wait for.
+fn is_refused(chain: &ServiceChain) -> bool {
+    let newest = chain.metadata.generation;
+    standing::conditions(chain).iter().any(|condition| {
+        condition.type_ == "Accepted"
+            && condition.status == "False"
+            && condition.observed_generation >= newest
+    })
+}
+
+/// What is in the way first, and how much more.
+fn first_of(why: &str) -> String {
     let first = why.lines().next().unwrap_or_default();
-    let why = match more {
-        0 => first.to_owned(),
-        more => format!("{first} (and {more} more)"),
-    };
+    match why.lines().count() {
+        0 | 1 => first.to_owned(),
+        lines => format!("{first} (and {} more)", lines - 1),
+    }
+}
+
+/// One change: when, and what stands in the way now.
+fn line(elapsed: u64, why: &str) -> String {
     let indent = format!("{:>8}  ", in_words(elapsed));
     let mut text = String::new();
-    for (index, line) in wrapped(&why, COLUMNS - indent.len()).iter().enumerate() {
+    for (index, line) in wrapped(why, COLUMNS - indent.len()).iter().enumerate() {
         let lead = if index == 0 {
             indent.clone()
         } else {
@@ -116,21 +139,26 @@ fn too_late(
     waited: Duration,
     last: &str,
 ) -> String {
-    let mut sentences: Vec<String> = chain
-        .map(|chain| standing::in_the_way(chain, condition))
-        .unwrap_or_default()
-        .into_iter()
-        .map(standing::sentence)
-        .collect();
+    let mut sentences = chain.map(|chain| sentences(chain, condition)).unwrap_or_default();
     if sentences.is_empty() {
         sentences.push(last.to_owned());
     }
-    let mut text = format!(
+    let heading = format!(
         "chain {name} is not {condition} after {}",
         in_words(waited.as_secs())
     );
+    block(&heading, &sentences)
+}
+
+fn sentences(chain: &ServiceChain, condition: &str) -> Vec<String> {
+    let in_the_way = standing::in_the_way(chain, condition);
+    in_the_way.into_iter().map(standing::sentence).collect()
+}
+
+fn block(heading: &str, sentences: &[String]) -> String {
+    let mut text = heading.to_owned();
     for sentence in sentences {
-        for (index, line) in wrapped(&sentence, COLUMNS - 4).iter().enumerate() {
+        for (index, line) in wrapped(sentence, COLUMNS - 4).iter().enumerate() {
             text.push_str(if index == 0 { "\n  " } else { "\n    " });
             text.push_str(line);
         }
@@ -193,7 +221,26 @@ mod tests {
     #[test]
     fn a_change_is_a_line_with_its_time() {
         assert_eq!(line(72, "Waiting: pod x"), "1 m 12 s  Waiting: pod x\n");
-        assert_eq!(line(1, "Waiting: x\ny\nz"), "     1 s  Waiting: x (and 2 more)\n");
+        assert_eq!(first_of("Waiting: x\ny\nz"), "Waiting: x (and 2 more)");
+        assert_eq!(first_of("Waiting: x"), "Waiting: x");
+    }
+
+    #[test]
+    fn a_refused_spec_is_not_waited_for_unless_it_is_an_older_one() {
+        let mut chain: ServiceChain =
+            serde_saphyr::from_str(include_str!("../fixtures/broken.yaml")).unwrap();
+        assert!(!is_refused(&chain));
+        let newest = chain.metadata.generation.unwrap();
+        let conditions = &mut chain.status.as_mut().unwrap().conditions;
+        let accepted = conditions
+            .iter_mut()
+            .find(|condition| condition.type_ == "Accepted")
+            .unwrap();
+        accepted.status = "False".to_owned();
+        accepted.observed_generation = Some(newest);
+        assert!(is_refused(&chain));
+        chain.metadata.generation = Some(newest + 1);
+        assert!(!is_refused(&chain));
     }
 
     #[test]

@@ -52,13 +52,24 @@ pub(crate) struct Wanted {
     pub(crate) mode: Mode,
 }
 
+/// Refuses early what [`ensure`] would refuse: everything it needs takes long to make.
+pub(crate) fn check(cache: &Cache, wanted: &Wanted) -> anyhow::Result<()> {
+    match Record::read(cache, &wanted.name) {
+        Some(record) => record.require(wanted),
+        // What an interrupted run left may hold the port, and goes.
+        None if cache.cluster(&wanted.name).exists() => Ok(()),
+        None => node_ports(wanted.port.unwrap_or(PORT), wanted.more_node_ports).map(drop),
+    }
+}
+
 /// Makes the cluster unless it is there. The flag says whether anything was done.
 pub(crate) fn ensure(cache: &Cache, wanted: &Wanted, parts: &Parts) -> anyhow::Result<(Record, bool)> {
     let nodes = parts.engine.nodes(&wanted.name)?;
     let known = Record::read(cache, &wanted.name);
     match known {
         Some(record) if !nodes.is_empty() => {
-            record.require(wanted, parts)?;
+            record.require(wanted)?;
+            record.require_parts(parts)?;
             let record = record.with(parts);
             let stopped: Vec<&str> = nodes
                 .iter()

@@ -9,6 +9,8 @@ use crate::step::{Step, Workshop, stamp};
 
 /// The programs that run in a cluster; package `servicechain-NAME`, image `servicechain/NAME`.
 pub(crate) const PROGRAMS: [&str; 4] = ["operator", "gateway", "item-service", "token-issuer"];
+/// `servicechain` itself, for who uses a cluster.
+pub(crate) const CLI: &str = "cli";
 /// Looks at a cluster from inside of it; only the end-to-end tests want it.
 pub(crate) const PROBE: &str = "probe";
 
@@ -22,6 +24,8 @@ const SOURCES: [&str; 7] = [
     "operator",
     "services",
 ];
+/// What the command line is compiled from besides.
+const CLI_SOURCES: [&str; 2] = ["cli", "examples"];
 const PROBE_SOURCES: [&str; 2] = ["rust-toolchain.toml", "e2e/probe"];
 
 /// The binaries, compiled on this machine.
@@ -40,6 +44,10 @@ pub(crate) fn programs(programs: &[&'static str]) -> Step {
         gibibytes: 4,
         ..Step::default()
     };
+    if programs == [CLI] {
+        CLI.clone_into(&mut step.name);
+        step.sources.extend(CLI_SOURCES.map(PathBuf::from));
+    }
     if programs == [PROBE] {
         PROBE.clone_into(&mut step.name);
         step.sources = PROBE_SOURCES.map(PathBuf::from).to_vec();

@@ -1,5 +1,8 @@
 //! `cargo xtask up`: from whatever this machine has to a running cluster, and a chain on it that answers.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -7,7 +10,7 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::cluster::{self, Mode, Record, Wanted};
 use crate::example::{self, Example};
-use crate::program_image::{self, PROBE, PROGRAMS};
+use crate::program_image::{self, CLI, PROBE, PROGRAMS};
 use crate::step::{Report, Workshop};
 use crate::terminal::{print, say};
 use crate::versions::Versions;
@@ -67,6 +70,7 @@ struct Answering<'a> {
 pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
     let mut workshop = Workshop::new(Cache::open()?);
     let record = bring_up(&mut workshop, args, For::Use)?;
+    let bin = tools(&mut workshop, &record)?;
     let example = if args.without_example {
         None
     } else {
@@ -90,13 +94,46 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
         })?);
         return Ok(());
     }
-    show(&record, example.as_ref());
+    show(&record, &bin, example.as_ref());
     print(summary);
     Ok(())
 }
 
+/// A folder with what talks to the cluster, under the names people call it by.
+fn tools(workshop: &mut Workshop, record: &Record) -> anyhow::Result<PathBuf> {
+    let cli = workshop
+        .make(&program_image::programs(&[CLI]), None)?
+        .folder
+        .join(CLI);
+    let bin = workshop.cache.cluster(&record.name).join("bin");
+    let absolute = |program: &Path| program.is_absolute().then(|| program.to_owned());
+    let tools = [
+        ("servicechain", Some(cli.clone())),
+        ("kubectl-chain", Some(cli)),
+        // A machine's own is on the PATH as it is.
+        ("kubectl", absolute(&record.kubectl)),
+        ("helm", absolute(&record.helm)),
+    ];
+    let link = |name: &str, program: &Path| {
+        let link = bin.join(name);
+        match std::fs::remove_file(&link) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => std::os::unix::fs::symlink(program, &link),
+        }
+    };
+    std::fs::create_dir_all(&bin)
+        .and_then(|()| {
+            let mut there = tools
+                .iter()
+                .filter_map(|(name, program)| Some((name, program.as_ref()?)));
+            there.try_for_each(|(name, program)| link(name, program))
+        })
+        .with_context(|| format!("cannot fill {}", bin.display()))?;
+    Ok(bin)
+}
+
 /// What was made, and lines that work as they are printed.
-fn show(record: &Record, example: Option<&Example>) {
+fn show(record: &Record, bin: &Path, example: Option<&Example>) {
     print(format_args!(
         "cluster {} · {} node(s) · NodePort 30080 is http://127.0.0.1:{}",
         record.name, record.nodes, record.port
@@ -118,10 +155,7 @@ fn show(record: &Record, example: Option<&Example>) {
         "    export KUBECONFIG={}",
         record.kubeconfig.display()
     ));
-    // Ours is not on the PATH; a machine's own is found by its name alone.
-    if let Some(folder) = record.kubectl.parent().filter(|folder| folder.is_absolute()) {
-        print(format_args!("    export PATH=\"$PATH:{}\"", folder.display()));
-    }
+    print(format_args!("    export PATH=\"{}:$PATH\"", bin.display()));
     if let Some(host) = &record.docker_host {
         print(format_args!("    export DOCKER_HOST={host}"));
     }
@@ -131,7 +165,7 @@ fn show(record: &Record, example: Option<&Example>) {
         let bearer = r#"-H "Authorization: Bearer $TOKEN""#;
         print(format_args!("    kubectl get chain -n {namespace}"));
         print(format_args!(
-            "    export TOKEN=$(cargo run -q -p servicechain -- token -n {namespace} {chain})"
+            "    export TOKEN=$(servicechain token -n {namespace} {chain})"
         ));
         print(format_args!(
             r#"    curl -X PUT {bearer} -H 'Content-Type: application/json' -d '{{"name":"lamp"}}' {url}"#
@@ -162,6 +196,7 @@ pub(crate) fn bring_up(workshop: &mut Workshop, args: &UpArgs, whom: For) -> any
         mode,
     };
     let _lock = workshop.cache.lock(&format!("cluster-{}", wanted.name))?;
+    cluster::check(&workshop.cache, &wanted)?;
     let mut parts = match mode {
         Mode::Airgap => airgap::make(workshop, &PROGRAMS)?,
         Mode::Online => online::make(workshop, &PROGRAMS)?,

@@ -113,9 +113,8 @@ impl Record {
     }
 
     /// A cluster is not changed under the feet of what runs on it.
-    pub(super) fn require(&self, wanted: &Wanted, parts: &Parts) -> anyhow::Result<()> {
-        let name = &self.name;
-        let again = format!("run `cargo xtask down --cluster {name}` first, which deletes what is in it");
+    pub(super) fn require(&self, wanted: &Wanted) -> anyhow::Result<()> {
+        let (name, again) = (&self.name, self.again());
         if wanted.nodes.is_some_and(|nodes| nodes != self.nodes) {
             bail!(
                 "cluster {name} has {} node(s); for another number {again}",
@@ -128,11 +127,24 @@ impl Record {
         if self.node_ports.len() <= usize::from(wanted.more_node_ports) {
             bail!("cluster {name} has too few NodePorts; for more {again}");
         }
+        Ok(())
+    }
+
+    /// The same of what it was made from.
+    pub(super) fn require_parts(&self, parts: &Parts) -> anyhow::Result<()> {
+        let (name, again) = (&self.name, self.again());
         if parts.node_image != self.node_image {
             bail!(
                 "cluster {name} was made from another node image than the one wanted now; to make it anew {again}"
             );
         }
         Ok(())
+    }
+
+    fn again(&self) -> String {
+        format!(
+            "run `cargo xtask down --cluster {}` first, which deletes what is in it",
+            self.name
+        )
     }
 }

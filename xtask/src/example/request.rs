@@ -66,11 +66,13 @@ pub(super) fn make(record: &Record, chain: &Value) -> anyhow::Result<Request> {
         ("request", "PUT"),
         ("header", bearer.as_str()),
         ("header", "Content-Type: application/json"),
+        // What somebody else put there stays.
+        ("header", "If-None-Match: *"),
         ("data", r#"{"name":"lamp"}"#),
     ];
     let url = format!("{gateway}{PATH}");
     let (status, answer) = curl(&url, &item)?;
-    if !matches!(status, 200 | 201) {
+    if !matches!(status, 201 | 412) {
         bail!("PUT {url} was answered with {status}: {answer}");
     }
     let (status, answer) = curl(&url, &[("header", bearer.as_str())])?;

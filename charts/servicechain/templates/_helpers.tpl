@@ -48,8 +48,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "servicechain.postgresImages" -}}
 {{- $images := list -}}
 {{- range $major, $image := .Values.images.postgres -}}
+{{- /* helm takes null for absent when a release is made, and for null when its values are used again. */ -}}
+{{- if $image -}}
 {{- $name := include "servicechain.databaseImage" (list $ (printf "images.postgres.%s" $major) $image) -}}
 {{- $images = append $images (printf "%s=%s" $major $name) -}}
+{{- end -}}
 {{- end -}}
 {{- join "," $images -}}
 {{- end }}

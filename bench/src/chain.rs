@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use servicechain_auth::specimen::{self, Specimen};
-use servicechain_keys::{Algorithm, NumericDate, SigningKey};
+use servicechain_auth::{CacheLimits, Hop, Verifier};
+use servicechain_keys::{Algorithm, Bundle, HeldBundle, NumericDate, SigningKey};
 use servicechain_runtime::clock::Clock;
 
 pub(crate) const AUDIENCE: &str = specimen::AUDIENCE;
@@ -64,8 +66,19 @@ impl Chain {
         self.issuers.iter().find(of).context("no such issuer")
     }
 
-    /// The bundle in a file, and who signed it.
-    pub(crate) fn write_bundle(&self, file: &Path) -> Result<String> {
+    /// The bundle in a file.
+    pub(crate) fn write_bundle(&self, file: &Path) -> Result<()> {
+        let held = self.sign(&self.bundle());
+        std::fs::write(file, &**held.bytes()).context("the bundle cannot be written")
+    }
+
+    /// Who signs it.
+    pub(crate) fn anchor(&self) -> String {
+        self.specimen.trust_key.anchor().to_string()
+    }
+
+    /// Generation 1. Change it and sign it.
+    pub(crate) fn bundle(&self) -> Bundle {
         let mut bundle = self.specimen.bundle();
         bundle.issued_at = self.now;
         bundle.issuers = self
@@ -80,9 +93,28 @@ impl Chain {
                 managed
             })
             .collect();
-        let held = self.specimen.sign(&bundle);
-        std::fs::write(file, &**held.bytes()).context("the bundle cannot be written")?;
-        Ok(self.specimen.trust_key.anchor().to_string())
+        bundle
+    }
+
+    pub(crate) fn sign(&self, bundle: &Bundle) -> Arc<HeldBundle> {
+        self.specimen.sign(bundle)
+    }
+
+    /// A verifier in this process that holds the bundle and keeps so many tokens, by the machine's clock.
+    pub(crate) fn verifier(&self, cached_tokens: u32) -> Arc<Verifier> {
+        let mut config = self.specimen.config(Hop::new("gateway"));
+        config.clock = Clock::system().as_fn();
+        config.cache = CacheLimits {
+            tokens: cached_tokens,
+            bytes: 1 << 30,
+        };
+        let verifier = Verifier::new(config);
+        verifier.hold(self.sign(&self.bundle()));
+        verifier
+    }
+
+    pub(crate) const fn now(&self) -> NumericDate {
+        self.now
     }
 
     pub(crate) fn chain_uid() -> String {
@@ -122,17 +154,18 @@ impl Chain {
         let issuer = self.issuer(algorithm)?;
         let mut claims = self.claims(issuer, 0);
         match bad {
-            Bad::Signature => {
-                let token = self.token(algorithm, 0)?;
-                let at = token.rfind('.').context("a token has dots")? + 1;
-                let other = if token.as_bytes()[at] == b'A' { "B" } else { "A" };
-                return Ok(format!("{}{other}{}", &token[..at], &token[at + 1..]));
-            }
+            Bad::Signature => return with_bad_signature(&self.token(algorithm, 0)?),
             Bad::Expired => claims["exp"] = (self.now.as_seconds() - 600).into(),
             Bad::Audience => claims["aud"] = "elsewhere".into(),
             Bad::Issuer => claims["iss"] = "http://nobody.example".into(),
         }
         Ok(specimen::sign_claims(&issuer.key, &object(claims)))
+    }
+
+    /// A token of an issuer that is trusted, by a key that is not.
+    pub(crate) fn token_of_unknown_key(&self, algorithm: Algorithm) -> Result<String> {
+        let claims = object(self.claims(self.issuer(algorithm)?, 0));
+        Ok(specimen::sign_claims(&specimen::new_key(algorithm), &claims))
     }
 
     fn claims(&self, issuer: &Issuer, number: usize) -> Value {
@@ -179,6 +212,13 @@ impl Issuer {
         pem.push_str("-----END PUBLIC KEY-----\n");
         Ok(Some(pem))
     }
+}
+
+/// The same token, but for the first character of its signature.
+pub(crate) fn with_bad_signature(token: &str) -> Result<String> {
+    let at = token.rfind('.').context("a token has dots")? + 1;
+    let other = if token.as_bytes()[at] == b'A' { "B" } else { "A" };
+    Ok(format!("{}{other}{}", &token[..at], &token[at + 1..]))
 }
 
 fn object(value: Value) -> serde_json::Map<String, Value> {

@@ -4,20 +4,21 @@ mod cases;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use servicechain_keys::Algorithm;
 
 use crate::chain::{Bad, Chain};
-use crate::load::{Load, Pace, Seen};
+use crate::load::{Clients, Load, Pace, Seen};
+use crate::ours::Gateway;
 use crate::peers::{self, Proxy, Setting};
 use crate::process::{OTHER_CORE, pin};
-use crate::report::Row;
+use crate::report::{Findings, Row};
 use crate::rounds::{interleave, quantile};
-use crate::settings::Settings;
+use crate::settings::{Budget, Settings};
 use crate::upstream;
-use cases::{Contender, Group, MANY, TINY_CACHE, Who, get};
+use cases::{Contender, Group, MANY, TINY_CACHE, Who};
+pub(crate) use cases::{get, put};
 
 pub(crate) const ABOUT: &str = "\
 Processor time of the proxy (all its threads, user and system) divided by the requests it answered, HTTP/1.1 over 64 kept
@@ -28,9 +29,12 @@ p99 are at half that rate, from when a request was due. Our gateway runs with ev
 trace in a hundred sampled and exported, limits, timeouts. Its peers log nothing unless the case says so.
 `never_seen` takes 20,000 tokens in turn through a cache of 16.";
 
-const CLIENTS: usize = 64;
+const CLIENTS: Clients = Clients {
+    connections: 64,
+    at_once: 64,
+};
 
-pub(crate) fn run(settings: &Settings) -> Result<Vec<Row>> {
+pub(crate) fn run(settings: &Settings, budget: Budget) -> Result<Findings> {
     pin(OTHER_CORE)?;
     let folder = tempfile::tempdir()?;
     let chain = Chain::new();
@@ -42,13 +46,15 @@ pub(crate) fn run(settings: &Settings) -> Result<Vec<Row>> {
     };
     let proxies = Proxies::start(settings, &setting)?;
     proxies.check(&chain, &mut load)?;
-    let mut rows = Vec::new();
+    let mut findings = Findings::default();
     let groups = cases::groups(settings, &chain, &|who| proxies.of(who).is_some())?;
+    let mut parts = groups.len();
     for mut group in groups {
-        measure(settings, &mut load, &proxies, &mut group)?;
-        rows.extend(report(settings, &group)?);
+        measure(settings, &mut load, &proxies, &mut group, budget.share(parts))?;
+        findings.rows.extend(report(&group));
+        parts -= 1;
     }
-    Ok(rows)
+    Ok(findings)
 }
 
 /// Everybody who runs.
@@ -56,8 +62,14 @@ struct Proxies(Vec<(Who, Proxy)>);
 
 impl Proxies {
     fn start(settings: &Settings, setting: &Setting<'_>) -> Result<Self> {
-        let ours =
-            |name: &str, program: &Path, cache, log| peers::servicechain(setting, name, program, cache, log);
+        let ours = |name: &str, program: &Path, cached_tokens, access_log| {
+            Gateway {
+                cached_tokens,
+                access_log,
+                ..Gateway::new(name, program, routes_to(setting.upstream))
+            }
+            .start(setting)
+        };
         let program = &settings.gateway;
         let large = u32::try_from(MANY * 2)?;
         let small = u32::try_from(MANY / 2)?;
@@ -109,6 +121,15 @@ impl Proxies {
     }
 }
 
+/// One that needs a token, and one that needs none.
+fn routes_to(upstream: SocketAddr) -> String {
+    format!(
+        r#"- {{name: items, pathPrefix: /, upstream: "http://{upstream}", service: a, scopes: ["items:read"]}}
+- {{name: open, pathPrefix: /open, upstream: "http://{upstream}", service: a, authentication: None}}
+"#
+    )
+}
+
 fn check_way(chain: &Chain, load: &mut Load, algorithm: Algorithm, address: SocketAddr) -> Result<()> {
     let mut ask = |token: Option<&str>| load.ask(address, &get("/items/1", token));
     let good = chain.token(algorithm, 0)?;
@@ -134,7 +155,13 @@ fn check_way(chain: &Chain, load: &mut Load, algorithm: Algorithm, address: Sock
     }
 }
 
-fn measure(settings: &Settings, load: &mut Load, proxies: &Proxies, group: &mut Group) -> Result<()> {
+fn measure(
+    settings: &Settings,
+    load: &mut Load,
+    proxies: &Proxies,
+    group: &mut Group,
+    budget: Budget,
+) -> Result<()> {
     let slice = |load: &mut Load, contender: &mut Contender, pace| -> Result<Seen<_>> {
         let proxy = proxies
             .of(contender.who)
@@ -153,16 +180,18 @@ fn measure(settings: &Settings, load: &mut Load, proxies: &Proxies, group: &mut 
     for contender in group.iter_mut().filter(|contender| contender.requests.are_many()) {
         slice(load, contender, Pace::Saturate)?;
     }
-    interleave(settings.rounds, group.len(), |turn| {
+    let has_latency = group.iter().any(|contender| contender.with_latency);
+    let first = budget.part(if has_latency { 0.85 } else { 1.0 });
+    interleave(settings.rounds, group.len(), first, |turn| {
         let contender = &mut group[turn];
         let seen = slice(load, contender, Pace::Saturate)?;
         let used = seen.marks.1.since(&seen.marks.0);
-        contender.times.push(per(used, seen.answered));
-        contender.rates.push(per_second(seen.answered, seen.took));
+        contender.times.push(seen.micros_each(used));
+        contender.rates.push(seen.per_second());
         Ok(())
     })?;
     let latency_rounds = settings.rounds.div_ceil(4);
-    interleave(latency_rounds, group.len(), |turn| {
+    interleave(latency_rounds, group.len(), budget, |turn| {
         let contender = &mut group[turn];
         if let (true, Some(rate)) = (contender.with_latency, contender.rates.middle()) {
             let seen = slice(load, contender, Pace::PerSecond(rate.median / 2.0))?;
@@ -170,60 +199,39 @@ fn measure(settings: &Settings, load: &mut Load, proxies: &Proxies, group: &mut 
             contender.latencies.extend(micros);
         }
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
-fn report(settings: &Settings, group: &Group) -> Result<Vec<Row>> {
+fn report(group: &Group) -> Vec<Row> {
     let mut rows = Vec::new();
     for contender in group {
-        let time = contender.times.middle().context("no rounds")?;
         let mut latencies = contender.latencies.clone();
         latencies.sort_by(f64::total_cmp);
         let row = Row {
-            bench: "gateway",
-            case: contender.case.to_owned(),
-            proxy: contender.who.label().to_owned(),
-            cpu_micros_per_request: time.median,
-            ratio: None,
-            ratio_to: None,
-            spread: [time.low, time.high],
-            rounds: settings.rounds,
-            errors: contender.errors,
             requests_per_second: contender.rates.middle().map(|rate| rate.median),
             p50_micros: quantile(&latencies, 0.5),
             p99_micros: quantile(&latencies, 0.99),
-            goal: None,
+            ..Row::new("gateway", contender.case, contender.who.label())
         };
+        let row = row.micros(&contender.times).errors(contender.errors);
         let mut is_alone = true;
-        for (to, goal) in &contender.ratios {
+        for (to, aim) in &contender.ratios {
             let Some(other) = group.iter().find(|other| other.name == *to) else {
                 continue;
             };
-            let ratio = contender.times.over(&other.times).middle().context("no rounds")?;
             is_alone = false;
-            rows.push(Row {
-                ratio: Some(ratio.median),
-                ratio_to: Some((*to).to_owned()),
-                spread: [ratio.low, ratio.high],
-                goal: *goal,
-                ..row.clone()
+            let compared = row.clone().over(*to, &contender.times.over(&other.times));
+            // Against what cannot be measured there is no ratio either.
+            let compared = compared.errors(contender.errors + other.errors);
+            rows.push(match aim {
+                Some((goal, further)) => compared.aim(*goal, *further),
+                None => compared,
             });
         }
         if is_alone {
             rows.push(row);
         }
     }
-    Ok(rows)
-}
-
-fn per(used: Duration, answered: u64) -> f64 {
-    used.as_secs_f64() * 1e6 / count(answered)
-}
-
-fn per_second(answered: u64, took: Duration) -> f64 {
-    count(answered) / took.as_secs_f64()
-}
-
-fn count(number: u64) -> f64 {
-    f64::from(u32::try_from(number).unwrap_or(u32::MAX).max(1))
+    rows
 }

@@ -1,8 +1,9 @@
 //! One thread with one event loop that is both ends of a proxy: clients that ask as fast as they are answered, or at a
 //! steady rate, and the upstream that answers. So that the other core has nothing but the proxy on it.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,12 +13,15 @@ use mio::{Events, Interest, Poll, Token};
 use crate::http::{self, Framing};
 use crate::upstream::{Answers, Connection};
 
-const LISTENER: Token = Token(0);
 /// Clients' tokens begin at 1, the upstream's connections here.
 const UPSTREAM: usize = 1 << 20;
+/// And here the upstream's listeners.
+const LISTENERS: usize = 1 << 24;
 /// A proxy that answers nothing for so long is broken.
 const SILENCE: Duration = Duration::from_secs(5);
 const SCRATCH: usize = 128 * 1024;
+/// Requests in flight while connections are opened.
+const AT_ONCE: usize = 64;
 
 /// Requests in turn, and what a good answer is.
 pub(crate) struct Requests {
@@ -33,6 +37,13 @@ pub(crate) enum Pace {
     Saturate,
     /// So many requests a second, whatever the answers do; time counts from when a request was due.
     PerSecond(f64),
+}
+
+/// Connections, and how many of them ask at the same time: all take their turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clients {
+    pub(crate) connections: usize,
+    pub(crate) at_once: usize,
 }
 
 /// What one window saw.
@@ -56,7 +67,8 @@ pub(crate) struct Answer {
 pub(crate) struct Load {
     poll: Poll,
     events: Events,
-    listener: TcpListener,
+    /// The first, and those of [`Load::listen_on`].
+    listeners: Vec<TcpListener>,
     answers: Answers,
     upstream: Vec<Option<Connection>>,
     clients: Vec<Client>,
@@ -87,6 +99,22 @@ enum Step {
     Ended,
 }
 
+impl<M> Seen<M> {
+    /// Microseconds of `used` for each answer.
+    pub(crate) fn micros_each(&self, used: Duration) -> f64 {
+        used.as_secs_f64() * 1e6 / divisor(self.answered)
+    }
+
+    pub(crate) fn per_second(&self) -> f64 {
+        divisor(self.answered) / self.took.as_secs_f64()
+    }
+}
+
+/// Nothing counts as one.
+fn divisor(number: u64) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX).max(1))
+}
+
 impl Requests {
     pub(crate) fn new(texts: Vec<Vec<u8>>, least_body: usize) -> Self {
         Self {
@@ -113,11 +141,11 @@ impl Load {
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+            .register(&mut listener, Token(LISTENERS), Interest::READABLE)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(1024),
-            listener,
+            listeners: vec![listener],
             answers: Answers::new(),
             upstream: Vec::new(),
             clients: Vec::new(),
@@ -127,7 +155,20 @@ impl Load {
 
     /// Where proxies forward to.
     pub(crate) fn upstream_address(&self) -> Result<SocketAddr> {
-        Ok(self.listener.local_addr()?)
+        Ok(self.listeners[0].local_addr()?)
+    }
+
+    /// Makes the upstream listen on another address too, on the same port.
+    pub(crate) fn listen_on(&mut self, address: Ipv4Addr) -> Result<()> {
+        let address = SocketAddr::from((address, self.upstream_address()?.port()));
+        let mut listener =
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        let token = Token(LISTENERS + self.listeners.len());
+        self.poll
+            .registry()
+            .register(&mut listener, token, Interest::READABLE)?;
+        self.listeners.push(listener);
+        Ok(())
     }
 
     /// Opens `clients` connections to `target`, asks through them, and counts for `window` after a warm-up. `mark` is
@@ -137,13 +178,16 @@ impl Load {
         target: SocketAddr,
         requests: &mut Requests,
         pace: Pace,
-        clients: usize,
+        clients: Clients,
         (warm_up, window): (Duration, Duration),
         mut mark: impl FnMut() -> Result<M>,
     ) -> Result<Seen<M>> {
-        self.connect(target, clients)?;
+        self.connect(target, clients.connections)?;
+        let busy = clients.at_once.min(clients.connections);
         let started = Instant::now();
-        let mut idle: Vec<usize> = (0..clients).rev().collect();
+        let mut idle: VecDeque<usize> = (0..clients.connections).collect();
+        // Of the idle ones, those that stay so.
+        let spare = clients.connections - busy;
         let (mut answered, mut errors) = (0, 0);
         let mut latencies = Vec::new();
         let mut due = 0_u32;
@@ -165,17 +209,17 @@ impl Load {
             }
             match pace {
                 Pace::Saturate => {
-                    for client in idle.drain(..) {
+                    for client in idle.drain(..idle.len().saturating_sub(spare)) {
                         self.clients[client].ask(requests, now);
                     }
                 }
                 Pace::PerSecond(rate) => loop {
                     let at = started + Duration::from_secs_f64(f64::from(due) / rate);
-                    if at > now || idle.is_empty() {
+                    if at > now || idle.len() <= spare {
                         break;
                     }
                     due += 1;
-                    if let Some(client) = idle.pop() {
+                    if let Some(client) = idle.pop_front() {
                         self.clients[client].ask(requests, at);
                     }
                 },
@@ -195,12 +239,12 @@ impl Load {
                         if let (Pace::PerSecond(_), Some(asked)) = (pace, self.clients[client].asked.take()) {
                             latencies.push(last_answer - asked);
                         }
-                        idle.push(client);
+                        idle.push_back(client);
                     }
                     Step::Ended => {
                         errors += u64::from(self.clients[client].asked.is_some());
                         self.clients[client] = self.client(target, client)?;
-                        idle.push(client);
+                        idle.push_back(client);
                     }
                 }
             }
@@ -216,6 +260,61 @@ impl Load {
             latencies,
             marks,
         })
+    }
+
+    /// Opens so many connections to `target`, which take turns until so many requests are answered, and keeps them open
+    /// until the next run.
+    ///
+    /// # Errors
+    /// When a request is not answered well.
+    pub(crate) fn open(
+        &mut self,
+        target: SocketAddr,
+        requests: &mut Requests,
+        connections: usize,
+        answers: usize,
+    ) -> Result<()> {
+        self.connect(target, connections)?;
+        let mut idle: VecDeque<usize> = (0..connections).collect();
+        let (mut asked, mut answered) = (0, 0);
+        let mut last_answer = Instant::now();
+        while answered < answers {
+            let now = Instant::now();
+            while asked < answers
+                && asked - answered < AT_ONCE
+                && let Some(client) = idle.pop_front()
+            {
+                self.clients[client].ask(requests, now);
+                asked += 1;
+            }
+            if now > last_answer + SILENCE {
+                bail!("{target} has answered nothing for {SILENCE:?}");
+            }
+            self.poll_events(Duration::from_millis(20))?;
+            for (client, step) in self.client_events(requests) {
+                match step {
+                    Step::Waiting => (),
+                    Step::Answered { good: true } => {
+                        last_answer = Instant::now();
+                        answered += 1;
+                        idle.push_back(client);
+                    }
+                    Step::Answered { good: false } => {
+                        bail!(
+                            "{target} answers\n{}",
+                            String::from_utf8_lossy(&self.clients[client].input)
+                        )
+                    }
+                    Step::Ended => bail!("{target} hung up"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes what [`Load::open`] opened.
+    pub(crate) fn close(&mut self) {
+        self.clients.clear();
     }
 
     /// One request on a connection of its own.
@@ -285,8 +384,8 @@ impl Load {
         let mut steps = Vec::new();
         for event in &self.events {
             match event.token() {
-                LISTENER => {
-                    while let Ok((mut stream, _)) = self.listener.accept() {
+                Token(token) if token >= LISTENERS => {
+                    while let Ok((mut stream, _)) = self.listeners[token - LISTENERS].accept() {
                         let _ = stream.set_nodelay(true);
                         let place = self
                             .upstream
@@ -366,7 +465,8 @@ impl Client {
                 Err(_) => return Step::Ended,
             };
             if self.take(&scratch[..read]) {
-                let good = http::status(&self.input) == Some(200) && self.body_bytes() >= requests.least_body;
+                let status = http::status(&self.input);
+                let good = matches!(status, Some(200..=299)) && self.body_bytes() >= requests.least_body;
                 return Step::Answered { good };
             }
             if read < scratch.len() {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use servicechain_runtime::clock::Clock;
 
-use crate::settings::Settings;
+use crate::settings::{Section, Settings};
 
 pub(crate) fn describe() -> String {
     let field = |file: &str, name: &str| {
@@ -44,7 +44,7 @@ pub(crate) fn today() -> String {
 }
 
 /// What each program says it is.
-pub(crate) fn versions(settings: &Settings) -> BTreeMap<String, String> {
+pub(crate) fn versions(section: Section, settings: &Settings) -> BTreeMap<String, String> {
     let mut versions = BTreeMap::new();
     let mut add = |name: &str, program: &Path, flag: &str| {
         if let Ok(output) = Command::new(program).arg(flag).output() {
@@ -54,8 +54,17 @@ pub(crate) fn versions(settings: &Settings) -> BTreeMap<String, String> {
             }
         }
     };
-    add("servicechain-gateway", &settings.gateway, "--version");
-    add("haproxy", Path::new("haproxy"), "-v");
+    add("servicechain", &settings.gateway, "--version");
+    if section == Section::Gateway {
+        add("haproxy", Path::new("haproxy"), "-v");
+    }
+    if section == Section::Chain {
+        add("redis-server", Path::new("redis-server"), "--version");
+        add("psql", Path::new("psql"), "--version");
+    }
+    if section == Section::Verify {
+        add("openssl", Path::new("openssl"), "version");
+    }
     if settings.nginx {
         add("nginx", Path::new("nginx"), "-v");
     }
@@ -67,7 +76,7 @@ pub(crate) fn versions(settings: &Settings) -> BTreeMap<String, String> {
 
 /// The first thing that looks like one.
 fn version_in(text: &str) -> Option<String> {
-    text.split(|character: char| character.is_whitespace() || character == '/')
+    text.split(|character: char| character.is_whitespace() || "/=".contains(character))
         .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'))
         .map(|word| word.trim_end_matches(',').to_owned())
 }
@@ -85,6 +94,10 @@ mod tests {
                 "2.6.12-1+deb12u4",
             ),
             ("servicechain-gateway 0.1.0", "0.1.0"),
+            (
+                "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1",
+                "7.0.15",
+            ),
         ] {
             assert_eq!(version_in(said).as_deref(), Some(version));
         }

@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use serde_json::json;
 use servicechain_keys::Algorithm;
 
 use crate::chain::{AUDIENCE, Chain, PATIENCE};
+use crate::contest::Meter;
+use crate::http;
 use crate::process::Process;
 
 /// Envoy's cache of verified tokens.
@@ -21,7 +24,7 @@ const ENVOY_CACHE: u32 = 10_000;
 /// A running proxy.
 pub(crate) struct Proxy {
     pub(crate) process: Process,
-    ports: Vec<(&'static str, SocketAddr)>,
+    pub(crate) ports: Vec<(&'static str, SocketAddr)>,
 }
 
 /// What is needed to start one.
@@ -43,7 +46,7 @@ impl Proxy {
     pub(crate) fn wait(&mut self) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         for (way, address) in &self.ports {
-            while std::net::TcpStream::connect(address).is_err() {
+            while TcpStream::connect(address).is_err() {
                 self.process.check()?;
                 if Instant::now() > until {
                     bail!("nobody listens on {address} ({way}) after {PATIENCE:?}");
@@ -53,10 +56,41 @@ impl Proxy {
         }
         Ok(())
     }
+
+    /// Waits until it says on its port `admin` that it is ready.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
+        let admin = self.address("admin")?;
+        let begun = Instant::now();
+        while !is_ready(admin).unwrap_or(false) {
+            self.process.check()?;
+            if begun.elapsed() > PATIENCE {
+                bail!("{admin} does not say that it is ready after {PATIENCE:?}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Its processor time, for a contest.
+    pub(crate) fn meter(&self, of: &'static str) -> Meter<'_> {
+        Meter {
+            of,
+            read: Box::new(|| self.process.processor_time()),
+        }
+    }
+}
+
+fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(4096).read_to_end(&mut answer)?;
+    Ok(http::status(&answer) == Some(200))
 }
 
 /// Ports that the kernel says are free.
-fn ports<const N: usize>(ways: [&'static str; N]) -> Result<Vec<(&'static str, SocketAddr)>> {
+pub(crate) fn ports<const N: usize>(ways: [&'static str; N]) -> Result<Vec<(&'static str, SocketAddr)>> {
     let held: Vec<TcpListener> = ways
         .iter()
         .map(|_| TcpListener::bind(("127.0.0.1", 0)))
@@ -67,7 +101,7 @@ fn ports<const N: usize>(ways: [&'static str; N]) -> Result<Vec<(&'static str, S
         .collect()
 }
 
-fn start(
+pub(crate) fn start(
     setting: &Setting<'_>,
     name: &str,
     ports: Vec<(&'static str, SocketAddr)>,
@@ -77,52 +111,6 @@ fn start(
     let mut proxy = Proxy { process, ports };
     proxy.wait()?;
     Ok(proxy)
-}
-
-/// Our gateway, with all that it has in production: access log, traces sampled at one in a hundred and exported,
-/// metrics, limits and timeouts.
-pub(crate) fn servicechain(
-    setting: &Setting<'_>,
-    name: &str,
-    program: &Path,
-    cached_tokens: u32,
-    access_log: bool,
-) -> Result<Proxy> {
-    let bundle = setting.folder.join("bundle.jws");
-    let anchor = setting.chain.write_bundle(&bundle)?;
-    let upstream = setting.upstream;
-    let config = setting.folder.join(format!("{name}.yaml"));
-    let text = format!(
-        r#"hop: {{name: gateway}}
-workers: 1
-routes:
-- {{name: items, pathPrefix: /, upstream: "http://{upstream}", service: a, scopes: ["items:read"]}}
-- {{name: open, pathPrefix: /open, upstream: "http://{upstream}", service: a, authentication: None}}
-"#
-    );
-    fs::write(&config, text)?;
-    let ports = ports(["main", "admin", "keys"])?;
-    let mut command = Command::new(program);
-    command
-        .args([
-            "--listen-address=127.0.0.1",
-            "--workload=gateway",
-            "--pod-uid=bench",
-        ])
-        .arg("--config")
-        .arg(&config)
-        .arg(format!("--chain-uid={}", Chain::chain_uid()))
-        .arg(format!("--trust-anchor={anchor}"))
-        .arg("--bundle-file")
-        .arg(&bundle)
-        .arg(format!("--token-cache-tokens={cached_tokens}"))
-        .arg(format!("--token-cache-bytes={}", 1 << 30))
-        .arg(format!("--access-log={access_log}"))
-        .arg(format!("--otlp-endpoint=http://{upstream}"));
-    for (flag, (_, address)) in ["port", "admin-port", "keys-port"].iter().zip(&ports) {
-        command.arg(format!("--{flag}={}", address.port()));
-    }
-    start(setting, name, ports, &mut command)
 }
 
 pub(crate) fn nginx(setting: &Setting<'_>) -> Result<Proxy> {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Where the programs under measurement run.
@@ -22,12 +23,17 @@ pub(crate) struct Process {
 }
 
 /// Processor time of every thread of a process, in nanoseconds by thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ProcessorTime(HashMap<u32, u64>);
 
 impl Process {
     /// Starts `command` on the measured core, with all it says in `log`.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        on_core(MEASURED_CORE, || Self::start_anywhere(command, log))?
+    }
+
+    /// Starts `command` where this thread may run, with all it says in `log`.
+    pub(crate) fn start_anywhere(command: &mut Command, log: &Path) -> Result<Self> {
         let output = File::options()
             .create(true)
             .append(true)
@@ -37,11 +43,9 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output.try_clone()?);
-        let child = on_core(MEASURED_CORE, || {
-            command
-                .spawn()
-                .with_context(|| format!("cannot start {}", command.get_program().display()))
-        })??;
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Self {
             child,
             log: log.to_owned(),
@@ -69,6 +73,15 @@ impl Process {
     pub(crate) fn processor_time(&self) -> Result<ProcessorTime> {
         ProcessorTime::of(self.child.id())
     }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Bytes of memory that it has now.
+    pub(crate) fn resident(&self) -> Result<f64> {
+        resident(&self.child.id().to_string())
+    }
 }
 
 impl Drop for Process {
@@ -79,7 +92,7 @@ impl Drop for Process {
 }
 
 impl ProcessorTime {
-    fn of(process: u32) -> Result<Self> {
+    pub(crate) fn of(process: u32) -> Result<Self> {
         let mut threads = HashMap::new();
         for entry in fs::read_dir(format!("/proc/{process}/task")).context("the process is gone")? {
             let entry = entry?;
@@ -100,6 +113,52 @@ impl ProcessorTime {
         Ok(Self(threads))
     }
 
+    /// Of this process and all that descend from it and are called so.
+    pub(crate) fn of_descendants(called: &str) -> Result<Self> {
+        let mut parents = HashMap::new();
+        let mut named = Vec::new();
+        for entry in fs::read_dir("/proc").context("there is no /proc")?.flatten() {
+            let Ok(process) = entry.file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
+            // It may have ended meanwhile.
+            let Ok(text) = fs::read_to_string(entry.path().join("stat")) else {
+                continue;
+            };
+            // `PID (NAME) STATE PARENT …`, and a name may hold anything.
+            let (Some((_, rest)), Some((before, fields))) = (text.split_once('('), text.rsplit_once(") "))
+            else {
+                continue;
+            };
+            let name = rest
+                .get(..before.len() - (text.len() - rest.len()))
+                .unwrap_or_default();
+            let parent = fields.split(' ').nth(1).and_then(|parent| parent.parse().ok());
+            parents.insert(process, parent.unwrap_or(0_u32));
+            if name == called {
+                named.push(process);
+            }
+        }
+        let own = std::process::id();
+        let is_ours = |process: &u32| {
+            let mut ancestors = std::iter::successors(parents.get(process), |parent| parents.get(*parent));
+            // No family is deeper.
+            ancestors.by_ref().take(64).any(|ancestor| *ancestor == own)
+        };
+        let mut all = Self::default();
+        for process in named.iter().filter(|process| is_ours(process)) {
+            if let Ok(of_one) = Self::of(*process) {
+                all.add(of_one);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Of both together.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// What all threads that are still there have used since `before`.
     pub(crate) fn since(&self, before: &Self) -> Duration {
         let nanos = self
@@ -109,6 +168,26 @@ impl ProcessorTime {
             .sum();
         Duration::from_nanos(nanos)
     }
+}
+
+/// Bytes of memory that a process has now; `self` is this one.
+pub(crate) fn resident(process: &str) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).context("the process is gone")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    Ok(kib.context("this kernel does not tell a process' memory")? * 1024.0)
+}
+
+/// As many files as this user may open: thousands of connections are as many files, here and in what is started.
+pub(crate) fn open_many_files() -> Result<u64> {
+    let limits = getrlimit(Resource::Nofile);
+    let most = limits.maximum.or(limits.current).unwrap_or(u64::MAX);
+    let all = Rlimit {
+        current: Some(most),
+        maximum: limits.maximum,
+    };
+    setrlimit(Resource::Nofile, all).context("this process may not raise its own limit of files")?;
+    Ok(most)
 }
 
 /// Runs `work` on one core; what it starts stays there.

@@ -1,7 +1,11 @@
 //! Comparing on a noisy machine: everything runs in short slices in turn, the order reversed each round, and only
 //! figures of the same round are divided by each other. What is reported are medians over rounds, and how far they spread.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
+
+use crate::settings::Budget;
 
 /// One figure for each round.
 #[derive(Clone, Debug, Default)]
@@ -15,18 +19,26 @@ pub(crate) struct Middle {
     pub(crate) high: f64,
 }
 
-/// Runs `slice` for each of `count` contenders in every round, in alternating order. It is given the contender.
+/// Runs `slice` for each of `count` contenders in every round, in alternating order. It is given the contender. Returns
+/// how many rounds there were: at least one, and none that would not fit into the budget.
 pub(crate) fn interleave(
     rounds: usize,
     count: usize,
+    budget: Budget,
     mut slice: impl FnMut(usize) -> Result<()>,
-) -> Result<()> {
+) -> Result<usize> {
+    let mut longest = Duration::ZERO;
     for round in 0..rounds {
+        if round > 0 && !budget.allows(longest) {
+            return Ok(round);
+        }
+        let begun = Instant::now();
         for turn in 0..count {
             slice(if round % 2 == 0 { turn } else { count - 1 - turn })?;
         }
+        longest = longest.max(begun.elapsed());
     }
-    Ok(())
+    Ok(rounds)
 }
 
 impl Series {
@@ -38,6 +50,16 @@ impl Series {
     pub(crate) fn over(&self, other: &Self) -> Self {
         let pairs = self.0.iter().zip(&other.0);
         Self(pairs.map(|(one, other)| one / other).collect())
+    }
+
+    /// Round by round.
+    pub(crate) fn minus(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().zip(&other.0);
+        Self(pairs.map(|(one, other)| one - other).collect())
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.0.len()
     }
 
     /// `None` without rounds.
@@ -70,7 +92,21 @@ pub(crate) fn quantile(sorted: &[f64], of: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::settings::Settings;
+
+    fn budget(minutes: f64) -> Budget {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let minutes = format!("--minutes={minutes}");
+        let line = ["bench", "--gateway=g", "--item-service=s", &minutes];
+        Line::parse_from(line).settings.budget()
+    }
 
     #[test]
     fn rounds_are_compared_with_themselves() {
@@ -89,12 +125,24 @@ mod tests {
     #[test]
     fn the_order_is_reversed_each_round() {
         let mut order = Vec::new();
-        interleave(2, 3, |contender| {
+        let budget = budget(1.0);
+        let rounds = interleave(2, 3, budget, |contender| {
             order.push(contender);
             Ok(())
-        })
-        .unwrap();
-        assert_eq!(order, [0, 1, 2, 2, 1, 0]);
+        });
+        assert_eq!((rounds.unwrap(), order), (2, vec![0, 1, 2, 2, 1, 0]));
+    }
+
+    #[test]
+    fn one_round_runs_and_no_more_than_the_budget_allows() {
+        let mut turns = 0;
+        let spent = budget(0.0);
+        let rounds = interleave(5, 2, spent, |_| {
+            turns += 1;
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(())
+        });
+        assert_eq!((rounds.unwrap(), turns), (1, 2));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) fn fast(rotation_cases: usize) -> Result<()> {
     tests.env("ROTATION_CASES", rotation_cases.to_string());
     check("tests", tests)?;
     let mut bench = Command::new(std::env::current_exe().context("the path of xtask is unknown")?);
-    bench.args(["bench", "gateway", "--smoke"]);
+    bench.args(["bench", "all", "--smoke"]);
     check("benchmark harness", bench)?;
     let mut documentation = cargo(["doc", "--workspace", "--no-deps", "--locked"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");

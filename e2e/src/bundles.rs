@@ -49,7 +49,7 @@ impl Bundles {
                 let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
                 match generation_of(&bundle) {
                     Ok(generation) => {
-                        noted.note(generation, bundle);
+                        noted.note(generation, &bundle);
                         sender.send_replace(generation);
                     }
                     Err(error) => noted.faults.push(format!("{error:#}")),
@@ -88,7 +88,7 @@ impl Bundles {
 }
 
 impl Seen {
-    fn note(&mut self, generation: u64, bundle: String) {
+    fn note(&mut self, generation: u64, bundle: &str) {
         let newest = self.by_generation.keys().next_back().copied();
         if newest.is_some_and(|newest| generation < newest) {
             self.faults
@@ -97,7 +97,7 @@ impl Seen {
         let known = self
             .by_generation
             .entry(generation)
-            .or_insert_with(|| bundle.clone());
+            .or_insert_with(|| bundle.to_owned());
         if *known != bundle {
             self.faults
                 .push(format!("generation {generation} has two contents"));

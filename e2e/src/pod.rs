@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use futures_util::future::try_join_all;
 use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
@@ -30,14 +31,16 @@ pub async fn ask(pods: &Api<Pod>, pod: &Pod, request: &[u8]) -> anyhow::Result<u
             .take_stream(MAIN_PORT)
             .context("the port is not forwarded")?;
         stream.write_all(request).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await?;
         drop(stream);
         forwarder.abort();
-        let status = answer
-            .get(9..12)
-            .and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
-        status.with_context(|| format!("no answer: {}", String::from_utf8_lossy(&answer)))
+        let status = std::str::from_utf8(&start)?
+            .rsplit(' ')
+            .next()
+            .unwrap_or_default();
+        let status = status.parse::<u16>();
+        status.with_context(|| format!("no answer: {}", String::from_utf8_lossy(&start)))
     };
     let asked = tokio::time::timeout(WITHIN, exchange).await;
     asked
@@ -51,15 +54,31 @@ pub async fn put_items(shop: &Shop, token: &Token) -> anyhow::Result<()> {
     let bearer = format!("Bearer {}", token.text);
     let headers = [("authorization", bearer.as_str()), ("connection", "close")];
     let request = request("PUT", ITEM, &headers, &item);
-    for hop in HOPS {
+    let puts = HOPS.map(async |hop| {
         let pods = shop.pods(hop).await?;
         let pod = pods.iter().find(|pod| is_ready(pod)).context("no pod is ready")?;
         let status = ask(&shop.api(), pod, &request).await?;
         if !matches!(status, 200 | 201) {
             bail!("{hop} answers {status} to {}", token.subject);
         }
-    }
+        Ok(())
+    });
+    try_join_all(puts).await?;
     Ok(())
+}
+
+/// What each ready pod of the gateway and of the services answers to a token, asked by itself, by the pod's name.
+pub async fn statuses(shop: &Shop, token: &Token) -> anyhow::Result<Vec<(String, u16)>> {
+    let mut pods = Vec::new();
+    for component in ["gateway"].into_iter().chain(HOPS) {
+        pods.extend(shop.pods(component).await?.into_iter().filter(is_ready));
+    }
+    let (api, request) = (shop.api(), token.get(ITEM, "close"));
+    let asked = pods.iter().map(async |pod| {
+        let status = ask(&api, pod, &request).await?;
+        Ok((name(pod)?.to_owned(), status))
+    });
+    try_join_all(asked).await
 }
 
 /// The generation that a pod holds and would hold again after a restart.

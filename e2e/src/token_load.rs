@@ -290,7 +290,7 @@ impl Shared {
                 self.ask(&mut connection, &token).await;
                 self.tokens().push(token);
             } else {
-                self.note(fault(&answer), "POST /oauth2/token", began, answer);
+                self.note(fault(&answer), "POST /oauth2/token", began, &answer);
             }
         }
     }
@@ -307,11 +307,11 @@ impl Shared {
                 token.subject,
                 left.as_secs()
             );
-            self.note(kind, &about, began, answer);
+            self.note(kind, &about, began, &answer);
         }
     }
 
-    fn note(&self, kind: Kind, about: &str, began: Instant, answer: Result<Answer, Unanswered>) {
+    fn note(&self, kind: Kind, about: &str, began: Instant, answer: &Result<Answer, Unanswered>) {
         let hop = answer
             .as_ref()
             .ok()

@@ -20,10 +20,11 @@ const TOKEN_LIFETIME: &str = "2m";
 const LOOK: Duration = Duration::from_secs(10);
 /// Which container is killed at which look: with a pause between two of the same service, since one that has just
 /// started does not serve yet.
-const KILLS: [(u64, &str, &str, usize); 3] = [
+const KILLS: [(u64, &str, &str, usize); 4] = [
     (2, "b", "service", 0),
     (5, "issuer-platform", "issuer", 0),
-    (10, "b", "service", 1),
+    (8, "b", "service", 1),
+    (11, "issuer-platform", "issuer", 1),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,9 @@ use crate::process::{MEASURED_CORE, pin};
 use crate::report::Row;
 use crate::settings::{Budget, Settings};
 
+/// What the others are compared with.
+const FIRST: &str = "1 of them";
+
 pub(super) fn measure(settings: &Settings, chain: &Chain, budget: Budget) -> Result<Vec<Row>> {
     pin(MEASURED_CORE)?;
     let most = settings.amount(MAX_KEYS_PER_ISSUER * MAX_ISSUERS, 64);
@@ -45,20 +48,15 @@ pub(super) fn measure(settings: &Settings, chain: &Chain, budget: Budget) -> Res
             let count = issuers * each;
             if count <= most {
                 let row = Row::new(BENCH, case, OURS).at(u64::try_from(count)?);
-                all.push(Calls::new(
-                    if count == 1 { "1 of them" } else { "many" },
-                    row,
-                    verification(chain, &keys, issuers, each)?,
-                ));
+                let call = verification(chain, &keys, issuers, each)?;
+                all.push(if count == 1 {
+                    Calls::new(FIRST, row, call)
+                } else {
+                    Calls::new("many", row, call).over(FIRST)
+                });
             }
         }
-        let all = all.into_iter().map(|calls| calls.over("1 of them"));
-        rows.extend(calls::measure(
-            &mut all.collect::<Vec<_>>(),
-            rounds,
-            slice,
-            budget.share(parts),
-        )?);
+        rows.extend(calls::measure(&mut all, rounds, slice, budget.share(parts))?);
         parts -= 1;
     }
     Ok(rows)

@@ -3,6 +3,7 @@
 //! sealed with a workload's key costs one MAC and nothing more.
 
 mod limits;
+mod places;
 mod serve;
 
 use std::fmt;
@@ -115,7 +116,9 @@ impl KnockPort {
         if !lease.is_surely_held() {
             return seal(knock, key, &not_the_leader(lease));
         }
-        let _place = limits.take_place().ok_or(NoAnswer::Busy)?;
+        let seat = chains.seat(&knock.chain);
+        let namespace = seat.map(|seat| Arc::clone(&seat.namespace));
+        let _place = limits.take_place(namespace).ok_or(NoAnswer::Busy)?;
         let chain = knock.chain.as_str();
         let answered = async {
             let fetched = fetched(chains, knock).await;

@@ -16,6 +16,7 @@ use servicechain_keys::rotation::ListedPod;
 use servicechain_keys::{ChainId, PodId, Workload};
 
 use super::Pod;
+use super::external::FetchRules;
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::object_names::{CHAIN_LABEL, Component, object};
 use crate::pages::Pages;
@@ -35,6 +36,7 @@ pub(super) struct PodList {
     namespace: String,
     name: String,
     chain: ChainId,
+    rules: FetchRules,
 }
 
 /// A pod, and who controls it.
@@ -44,12 +46,19 @@ struct Found {
 }
 
 impl PodList {
-    pub(super) fn new(client: Client, namespace: &str, name: &str, chain: ChainId) -> Self {
+    pub(super) fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        chain: ChainId,
+        rules: FetchRules,
+    ) -> Self {
         Self {
             client,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             chain,
+            rules,
         }
     }
 
@@ -83,7 +92,7 @@ impl PodList {
             let api = api.clone();
             async move { api.list(&params).await }
         };
-        self.pages("Pods", page, |pod: Object| found(&pod, &self.chain))
+        self.pages("Pods", page, |pod: Object| found(&pod, &self.chain, &self.rules))
             .await
     }
 
@@ -155,8 +164,9 @@ fn issuer_of(deployment: &str, chain: &str) -> Option<String> {
     deployment.strip_prefix(&prefix).map(str::to_owned)
 }
 
-/// None for what verifies nothing, and for what belongs to another chain of that name.
-fn found(object: &Object, chain: &ChainId) -> Option<Found> {
+/// None for what verifies nothing, and for what belongs to another chain of that name. A pod at an address that no pod
+/// can have is not called, and counts as one that does not answer.
+fn found(object: &Object, chain: &ChainId, rules: &FetchRules) -> Option<Found> {
     let spec = object.spec.as_ref()?;
     let status = object.status.clone().unwrap_or_default();
     let (container, port) = spec.containers.iter().find_map(|container| {
@@ -182,7 +192,9 @@ fn found(object: &Object, chain: &ChainId) -> Option<Found> {
                 ended: has_ended(&status, verifier),
             },
             workload: Workload::new(literal(container, WORKLOAD)?).ok()?,
-            keys_address: address.map(|ip| SocketAddr::new(ip, port).to_string()),
+            keys_address: address
+                .filter(|ip| rules.permit_pod(*ip))
+                .map(|ip| SocketAddr::new(ip, port).to_string()),
         },
     })
 }
@@ -240,7 +252,8 @@ mod tests {
             ]},
             "status": status,
         });
-        found(&serde_json::from_value(pod).unwrap(), &self::chain())
+        let pod = serde_json::from_value(pod).unwrap();
+        found(&pod, &self::chain(), &FetchRules::default())
     }
 
     fn with_status(status: &Value) -> ListedPod {
@@ -271,6 +284,16 @@ mod tests {
         );
         let other = json!([{"name": "http", "containerPort": 8080}]);
         assert!(pod("chain-1", &other, &status).is_none(), "a store");
+    }
+
+    #[test]
+    fn who_writes_a_pods_status_does_not_lead_the_operator_to_itself() {
+        let keys = json!([{"name": "keys", "containerPort": 9091}]);
+        let at = |ip: &str| pod("chain-1", &keys, &json!({"podIP": ip})).unwrap().pod;
+        let (own, odd) = (at("10.0.0.7"), at("127.0.0.1"));
+        assert_eq!(own.keys_address.as_deref(), Some("10.0.0.7:9091"));
+        assert_eq!(odd.keys_address, None);
+        assert!(odd.listed.addressed, "it is still waited for");
     }
 
     #[test]

@@ -56,6 +56,24 @@ impl FetchRules {
             IpAddr::V6(address) => public_v6(address),
         }
     }
+
+    /// Whether a pod may be called at this address, which whoever may write pods' status can choose. Clusters give pods
+    /// private addresses, and reserved ones too; none gives those of a host or of a link, or of nobody in particular.
+    #[must_use]
+    pub fn permit_pod(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        match self.permit(address) {
+            Ok(()) | Err(NotPublic::Private) => true,
+            Err(NotPublic::Loopback | NotPublic::LinkLocal | NotPublic::Metadata) => false,
+            Err(NotPublic::Reserved) => match address {
+                IpAddr::V4(address) => {
+                    address.octets()[0] != 0 && !address.is_multicast() && !address.is_broadcast()
+                }
+                // The first are unspecified, or say an IPv4 address as it was once written.
+                IpAddr::V6(address) => !address.is_multicast() && address.segments()[..6] != [0; 6],
+            },
+        }
+    }
 }
 
 /// RFC 6890 and its registry.
@@ -198,5 +216,50 @@ mod tests {
         }
         let all = FetchRules::unrestricted();
         assert!(judge(&all, "127.0.0.1").is_ok() && judge(&all, "::1").is_ok());
+    }
+
+    #[test]
+    fn pods_are_called_where_pods_can_be() {
+        let rules = FetchRules::default();
+        let may = |rules: &FetchRules, address: &str| rules.permit_pod(address.parse().unwrap());
+        let of_pods = [
+            "10.244.0.7",
+            "100.64.0.7",
+            "198.18.0.7",
+            "240.10.0.7",
+            "34.1.2.3",
+            "fd00::7",
+            "2001:db8::7",
+        ];
+        for address in of_pods {
+            assert!(may(&rules, address), "{address}");
+        }
+        let of_no_pod = [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "168.63.129.16",
+            "224.0.0.1",
+            "239.1.2.3",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "fe80::1",
+            "ff02::1",
+        ];
+        for address in of_no_pod {
+            assert!(!may(&rules, address), "{address}");
+        }
+        let tests = FetchRules {
+            networks: vec!["127.0.0.0/8".parse().unwrap()],
+            ..FetchRules::default()
+        };
+        assert!(may(&tests, "127.0.0.1") && !may(&tests, "::1"));
     }
 }

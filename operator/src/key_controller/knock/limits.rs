@@ -1,13 +1,14 @@
 //! How much those who knock may ask for: each pod about once a second, all pods of a chain together so many a second,
-//! and all chains so many at a time.
+//! and all chains of a namespace, as all namespaces, so many at a time.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use servicechain_keys::{ChainId, PodId};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+
+use super::places::{Place, Places};
 
 /// A pod's knocks, over any longer time.
 const EVERY: Duration = Duration::from_secs(1);
@@ -16,16 +17,17 @@ const AT_ONCE: u32 = 3;
 /// A chain's knocks, over any longer time. Who holds the key of one workload can name any pod, so that pods alone are
 /// no bound.
 const EVERY_OF_CHAIN: Duration = Duration::from_millis(5);
-/// A chain that starts as a whole. With those that follow while these wait, it takes less than half of all places.
+/// A chain that starts as a whole.
 const AT_ONCE_OF_CHAIN: u32 = 256;
-/// Knocks that wait for their answer.
+/// Knocks that wait for their answer: of all, and of the chains of one namespace. A tenant may have many chains.
 const MOST_WAITING: usize = 1024;
+const MOST_OF_NAMESPACE: usize = 256;
 /// Pods, or chains, that are remembered before those of long ago are forgotten.
 const MOST_REMEMBERED: usize = 4096;
 
 pub(super) struct Limits {
     known: Mutex<Known>,
-    waiting: Semaphore,
+    waiting: Places<Arc<str>>,
 }
 
 /// When each of them will have used up what it knocked already.
@@ -39,7 +41,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             known: Mutex::default(),
-            waiting: Semaphore::new(MOST_WAITING),
+            waiting: Places::new(MOST_WAITING, MOST_OF_NAMESPACE),
         }
     }
 }
@@ -62,8 +64,9 @@ impl Limits {
         spend(of_pod, now, EVERY, AT_ONCE)
     }
 
-    pub(super) fn take_place(&self) -> Option<SemaphorePermit<'_>> {
-        self.waiting.try_acquire().ok()
+    /// Chains that nobody looks after, since they are gone or not yet met, share the places of one namespace without a name.
+    pub(super) fn take_place(&self, namespace: Option<Arc<str>>) -> Option<Place<Arc<str>>> {
+        self.waiting.take(namespace.unwrap_or_default())
     }
 }
 
@@ -104,16 +107,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_makes_up_pods_of_his_chain_takes_less_than_half_of_all_places() {
+    async fn who_makes_up_pods_of_his_chain_is_held_to_its_rate_and_others_are_not() {
         let limits = Limits::default();
         let (chain, other) = (ChainId::new("chain").unwrap(), ChainId::new("other").unwrap());
-        let mut waiting = 0;
+        let mut knocks = 0;
         for pod in 0..10_000 {
             let pod = PodId::new(format!("pod-{pod}")).unwrap();
-            waiting += usize::from(limits.may_knock(&chain, &pod));
+            knocks += usize::from(limits.may_knock(&chain, &pod));
             tokio::time::advance(super::super::ANSWER_TIMEOUT / 10_000).await;
         }
-        assert!((256..MOST_WAITING / 2).contains(&waiting), "{waiting}");
+        assert!((256..MOST_WAITING / 2).contains(&knocks), "{knocks}");
         assert!(limits.may_knock(&other, &PodId::new("pod").unwrap()));
+    }
+
+    #[test]
+    fn who_has_many_chains_leaves_places_to_other_namespaces() {
+        let limits = Limits::default();
+        let take = |namespace: &str| limits.take_place(Some(namespace.into()));
+        let of_tenant: Vec<_> = (0..MOST_WAITING).filter_map(|_| take("tenant")).collect();
+        assert!(of_tenant.len() <= MOST_WAITING / 4, "{}", of_tenant.len());
+        let of_nobody: Vec<_> = (0..MOST_WAITING)
+            .filter_map(|_| limits.take_place(None))
+            .collect();
+        assert!(of_nobody.len() <= MOST_WAITING / 4, "{}", of_nobody.len());
+        assert!(take("other").is_some());
     }
 }

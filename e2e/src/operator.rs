@@ -155,6 +155,10 @@ pub struct Operator {
 
 impl Operator {
     pub async fn start(client: Client, namespace: &str) -> anyhow::Result<Self> {
+        Self::start_with(client, namespace, settings(namespace)).await
+    }
+
+    pub async fn start_with(client: Client, namespace: &str, settings: Settings) -> anyhow::Result<Self> {
         let roots = OperatorRoots::ensure(&client, namespace, Missing::MadeOnce(Some(namespace))).await?;
         let (health, metrics) = (Health::default(), Metrics::default());
         let keys = KeyChains::new(
@@ -162,10 +166,11 @@ impl Operator {
             roots,
             clock::system(),
             health.clone(),
-            FetchRules::default(),
+            settings.fetch_rules.clone(),
+            metrics.keys(),
         );
         let context = Context {
-            settings: settings(namespace),
+            settings,
             keys: keys.clone(),
             events: Events::new(client.clone(), "in-process"),
             clock: clock::system(),

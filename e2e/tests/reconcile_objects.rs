@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
@@ -9,9 +10,12 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use servicechain_crds::ServiceChain;
+use servicechain_crds::{Revocation, ServiceChain};
 use servicechain_e2e::cluster::{await_seen, fresh_namespace};
-use servicechain_e2e::operator::{DEADLINE, Operator, World, await_objects, chain, create, objects};
+use servicechain_e2e::operator::{
+    DEADLINE, Operator, World, await_objects, chain, create, objects, settings,
+};
+use servicechain_keys::{Bundle, ChainId, HeldBundle, Trust};
 
 type Objects = BTreeSet<(String, String)>;
 
@@ -432,6 +436,93 @@ async fn a_bad_edit_leaves_the_chain_as_it_was_even_for_an_operator_that_starts_
     assert_eq!(gateway_replicas(&deployments).await, Some(3));
 }
 
+/// What is published, as every verifier of the chain reads it.
+async fn bundle(stage: &Stage) -> Bundle {
+    let map = stage.api::<ConfigMap>().get("shop-keys").await.unwrap();
+    let chain = ChainId::new(stage.chain.uid().unwrap()).unwrap();
+    let trust = Trust::new(chain, stage.operator.keys.roots().anchors());
+    let bytes = map.data.unwrap()["bundle.jws"].clone().into_bytes();
+    HeldBundle::open(&bytes, &trust).unwrap().bundle().clone()
+}
+
+/// A revocation goes with the next bundle, and so do policy and issuers.
+async fn published_after_a_revocation(stage: &Stage, subject: &str) -> Bundle {
+    let revocation = json!({
+        "apiVersion": "servicechain.dev/v1alpha1", "kind": "Revocation", "metadata": {"name": subject},
+        "spec": {"chainRef": {"name": "shop"}, "issuer": "platform", "subject": subject},
+    });
+    let before = bundle(stage).await.revocations.len();
+    stage
+        .api::<Revocation>()
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(revocation).unwrap(),
+        )
+        .await
+        .unwrap();
+    await_seen("the revocation in the bundle", DEADLINE, async || {
+        let bundle = bundle(stage).await;
+        let count = bundle.revocations.len();
+        (count > before).then_some(bundle).ok_or(format!("{count}"))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn an_edit_that_only_the_operators_settings_refuse_changes_neither_objects_nor_keys() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    let before = published_after_a_revocation(&stage, "before").await;
+    stage.pass().await;
+    let writes = stage.writes().len();
+    // Neither an issuer in clear text nor this version of PostgreSQL; other parts and another policy beside them.
+    let edit = chain(&stage.namespace, &["b"]).unwrap();
+    let mut edit =
+        json!({"spec": {"services": edit.spec.services, "gateway": {"routes": edit.spec.gateway.routes}}});
+    edit["spec"]["services"][0]["database"]["managed"]["version"] = "18".into();
+    edit["spec"]["tokenPolicy"] = json!({"clockSkew": "7s"});
+    let external = json!({"name": "corporate", "external": {"url": "http://idp.example"}});
+    edit["spec"]["issuers"] = json!([stage.chain.spec.issuers[0], external]);
+    stage.edit(edit.clone()).await;
+    let said = stage.await_condition("Accepted", "False").await;
+    assert!(said.contains("https") && said.contains("PostgreSQL 18"), "{said}");
+    stage.pass().await;
+    let after = published_after_a_revocation(&stage, "after").await;
+    assert_eq!((&after.policy, &after.issuers), (&before.policy, &before.issuers));
+    let written = stage.writes()[writes..].to_vec();
+    let is_of_objects = |write: &&String| {
+        !["/status", "shop-keys", " events "]
+            .iter()
+            .any(|word| write.contains(word))
+    };
+    let of_objects: Vec<_> = written.iter().filter(is_of_objects).collect();
+    assert!(of_objects.is_empty(), "{of_objects:?}");
+
+    // As if what is kept had been accepted with other settings: nothing of it is built any more, and keys go on.
+    let Stage {
+        world,
+        client,
+        namespace,
+        chain,
+        operator,
+    } = stage;
+    operator.end().await;
+    let mut settings = settings(&namespace);
+    settings.images.postgres = [("18".to_owned(), "postgres:test".to_owned())].into();
+    let again = world.operator_client("operator").await.unwrap();
+    let operator = Operator::start_with(again, &namespace, settings).await.unwrap();
+    let stage = Stage {
+        world,
+        client,
+        namespace,
+        chain,
+        operator,
+    };
+    stage.pass().await;
+    let last = published_after_a_revocation(&stage, "last").await;
+    assert_eq!((&last.policy, &last.issuers), (&before.policy, &before.issuers));
+}
+
 #[tokio::test]
 async fn a_namespace_that_is_being_deleted_is_not_fought_for_and_the_operator_goes_on() {
     let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
@@ -477,7 +568,8 @@ async fn while_paused_nothing_is_written_but_status() {
     stage.edit(json!({"spec": {"paused": true}})).await;
     stage.pass().await;
     let before = stage.writes().len();
-    stage.edit(json!({"spec": {"gateway": {"replicas": 5}}})).await;
+    let edit = json!({"spec": {"gateway": {"replicas": 5}, "tokenPolicy": {"clockSkew": "7s"}}});
+    stage.edit(edit).await;
     stage
         .api::<Deployment>()
         .delete("shop-a", &DeleteParams::background())
@@ -489,11 +581,20 @@ async fn while_paused_nothing_is_written_but_status() {
         written.iter().all(|write| write.contains("servicechains/status")),
         "{written:?}"
     );
+    // Keys go on, and by what was accepted before.
+    let paused = published_after_a_revocation(&stage, "meanwhile").await;
 
     stage.edit(json!({"spec": {"paused": false}})).await;
     await_objects(&stage.client, &stage.namespace, &expected(&["a"]))
         .await
         .unwrap();
+    await_seen("the new policy to be published", DEADLINE, async || {
+        let skew = bundle(&stage).await.policy.clock_skew;
+        let is_new = skew == Duration::from_secs(7) && paused.policy.clock_skew != skew;
+        is_new.then_some(()).ok_or(format!("{skew:?}"))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ use crate::events::{self, Events};
 use crate::key_controller::{KeyChains, KeyState};
 use crate::object_names::accepted_config_map;
 use crate::streams::{Seen, Watches};
+use crate::trace;
 
 /// Who the API server says last set a field of a status.
 pub(crate) const STATUS_MANAGER: &str = "servicechain.dev/status";
@@ -125,11 +126,13 @@ async fn observed_pass(
         .health
         .expect(format!("the pass over chain {namespace}/{name}"), STUCK_AFTER);
     let begun = Instant::now();
-    let pass = tokio::time::timeout(PASS_TIMEOUT, Box::pin(reconcile(&context, &namespace, &name))).await;
-    let (outcome, result) = match pass {
-        Ok(Ok(next)) => ("done", Ok(next)),
-        Ok(Err(error)) => ("failed", Err(error)),
-        Err(_) => ("timeout", Err(PassError::TimedOut)),
+    let pass = tokio::time::timeout(PASS_TIMEOUT, Box::pin(reconcile(&context, &namespace, &name)));
+    let pass = async { pass.await.unwrap_or(Err(PassError::TimedOut)) };
+    let result = trace::of_chain("pass", &namespace, &name, pass).await;
+    let outcome = match &result {
+        Ok(_) => "done",
+        Err(PassError::TimedOut) => "timeout",
+        Err(_) => "failed",
     };
     context.watches.metrics.reconciled(outcome, begun.elapsed());
     match result {
@@ -152,7 +155,8 @@ async fn observed_pass(
 async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Duration, PassError> {
     let root = &context.keys.roots().secret;
     // 1. What is wanted, and what stands in the cluster.
-    let Some((chain, accepted)) = accepted::read(&context.client, root, namespace, name).await? else {
+    let read = accepted::read(&context.client, root, namespace, name);
+    let Some((chain, accepted)) = trace::step("read", read).await? else {
         return Ok(RESYNC);
     };
     let uid = chain.uid().unwrap_or_default();
@@ -161,28 +165,47 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
         context.keys.forget(&uid);
         return Ok(RESYNC);
     }
-    let mut found = Box::pin(dereference::dereference(
-        &context.client,
-        namespace,
-        name,
-        accepted.chain(),
-    ))
-    .await?;
-    // 2. What can be built is looked after: its keys, whatever else happens.
+    let find = dereference::dereference(&context.client, namespace, name, accepted.chain());
+    let mut found = trace::step("read", find).await?;
+    // 2. What can be built. What its keys go by is what is kept of it, whatever its spec says now.
+    let is_as_written = accepted.mistakes().is_none();
     let kept = found.live.get(&("ConfigMap", accepted_config_map(name)));
-    let kept = kept.and_then(|kept| ConfigMap::deserialize(kept).ok());
+    let mut kept = kept.and_then(|kept| ConfigMap::deserialize(kept).ok());
     let accepted = accepted.where_buildable(&chain, kept.as_ref(), root, |valid| {
         build::mistakes(valid, &context.settings, &found.majors)
     });
-    if accepted.chain().is_some() {
-        context.keys.track(&chain);
+    if let Accepted::Before { chain: before, .. } = &accepted
+        && is_as_written
+    {
+        // It has other parts than those that were looked for.
+        let found_before = dereference::dereference(&context.client, namespace, name, Some(before));
+        found = trace::step("read", found_before).await?;
+    }
+    let writer = Writer {
+        client: &context.client,
+        metrics: &context.watches.metrics,
+        namespace,
+        chain: name,
+        owner: &uid,
+    };
+    let mut not_kept = None;
+    if accepted.mistakes().is_none() && !chain.spec.paused {
+        match writer
+            .keep_accepted(accepted::keep(&chain, root), &found.live)
+            .await
+        {
+            Ok(now) => kept = Some(now),
+            Err(outcome) => not_kept = Some(outcome),
+        }
+    }
+    if let Some(seal) = kept.and_then(|kept| accepted::seal(&chain, &kept, root)) {
+        context.keys.track(&chain, &seal);
     }
     let keys = context.keys.state(&uid);
     // 3. and 4. Its objects, built and applied.
     let (outcome, held) = match accepted.chain() {
-        Some(valid) if !chain.spec.paused => {
-            bring_about(context, &chain, &accepted, valid, &mut found, keys.as_deref()).await
-        }
+        _ if not_kept.is_some() => (not_kept, Vec::new()),
+        Some(valid) => bring_about(context, &writer, &chain, valid, &mut found, keys.as_deref()).await,
         _ => (None, Vec::new()),
     };
     // 5. What there is to say.
@@ -201,7 +224,7 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
         settings: &context.settings,
     };
     let status = status::status(&chain, &pass, now(&context.clock));
-    say(context, &chain, status).await?;
+    trace::step("status", say(context, &chain, status)).await?;
     let mut failures = found.observed.write_failures.iter();
     if failures.any(|failure| failure.refusal == Refusal::Unavailable) {
         return Err(PassError::Unavailable);
@@ -221,33 +244,21 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
     })
 }
 
-/// Keeps what was accepted, then builds and applies it. Before the first bundle exists nothing that runs pods is made.
+/// Builds what was accepted, and applies it. Before the first bundle exists nothing that runs pods is made.
 async fn bring_about(
     context: &Context,
+    writer: &Writer<'_>,
     chain: &ServiceChain,
-    accepted: &Accepted,
     valid: &ValidatedChain,
     found: &mut Dereferenced,
     keys: Option<&KeyState>,
 ) -> (Option<Outcome>, Vec<Held>) {
     let uid = chain.uid().unwrap_or_default();
-    let writer = Writer {
-        client: &context.client,
-        metrics: &context.watches.metrics,
-        namespace: &valid.namespace,
-        chain: &valid.name,
-        owner: &uid,
-    };
     let roots = context.keys.roots();
-    if let Accepted::Now(_) = accepted
-        && let kept = accepted::keep(chain, &roots.secret)
-        && let Some(not_kept) = writer.keep_accepted(kept, &found.live).await
-    {
-        return (Some(not_kept), Vec::new());
-    }
     let Ok(chain_id) = ChainId::new(uid.clone()) else {
         return (None, Vec::new());
     };
+    let building = trace::begin("build");
     let prepared = build::build(
         valid,
         &mut Given {
@@ -262,6 +273,7 @@ async fn bring_about(
             new_password: &mut new_password,
         },
     );
+    drop(building);
     let built = Built::of(&prepared);
     let Gated {
         resources: mut prepared,
@@ -273,9 +285,10 @@ async fn bring_about(
         prepared.stateful_sets.clear();
         prepared.deployments.clear();
     }
-    let mut outcome = writer.apply(prepared, &found.live).await;
+    let mut outcome = trace::step("apply", writer.apply(prepared, &found.live)).await;
     let nobody_calls_it = may_run && is_rolled_out && outcome.is_complete();
-    let failures = writer.prune(&found.live, &built, nobody_calls_it).await;
+    let prune = writer.prune(&found.live, &built, nobody_calls_it);
+    let failures = trace::step("prune", prune).await;
     outcome.write_failures.extend(failures);
     (Some(outcome), held)
 }

@@ -40,7 +40,7 @@ async fn a_leader_that_knows_nothing_adopts_what_pods_hold() {
         client, roots, chain, ..
     } = &shop.cluster;
     let next = Leader::start(client, roots, LeaseState::always_held()).await;
-    next.keys.track(chain);
+    next.track(chain);
     let after = next.await_in_sync(chain, 4).await;
     assert_eq!(after.newest, before.newest);
     assert_eq!(shop.cluster.bundle().await.unwrap(), bytes);
@@ -136,7 +136,7 @@ async fn a_config_map_of_somebody_else_is_never_touched_and_named() {
         .create(json!({"metadata": {"name": "shop-keys"}, "data": {"color": "green"}}))
         .await;
     let leader = Leader::start(&cluster.client, &cluster.roots, LeaseState::always_held()).await;
-    leader.keys.track(&cluster.chain);
+    leader.track(&cluster.chain);
     let state = leader
         .await_state(&cluster.chain, "a problem", |state| state.problem.is_some())
         .await;

@@ -93,7 +93,7 @@ async fn whoever_does_not_lead_names_the_leader() {
     .unwrap();
     let leader = Leader::on(leads, client, roots, first.state());
     let standby = Leader::on(waits, client, roots, waiting);
-    leader.keys.track(&shop.cluster.chain);
+    leader.track(&shop.cluster.chain);
 
     let services = shop.cluster.api::<ReplicaSet>().get("shop-a").await.unwrap();
     let pod = shop.cluster.start("a-2", SERVICE, &services, &standby).await;
@@ -107,7 +107,7 @@ async fn a_leader_that_is_not_surely_one_any_more_answers_no_knock() {
     let shop = Shop::start().await;
     let lost = LeaseState::default();
     let was = Leader::start(&shop.cluster.client, &shop.cluster.roots, lost).await;
-    was.keys.track(&shop.cluster.chain);
+    was.track(&shop.cluster.chain);
     was.await_in_sync(&shop.cluster.chain, 4).await;
     let services = shop.cluster.api::<ReplicaSet>().get("shop-a").await.unwrap();
     let pod = shop.cluster.start("a-2", SERVICE, &services, &was).await;

@@ -44,7 +44,8 @@ impl Leader {
             roots.clone(),
             clock::system(),
             health.clone(),
-            FetchRules::default(),
+            // The pods of these tests are on this machine.
+            FetchRules::unrestricted(),
         );
         let knock_address = listener.local_addr().unwrap();
         let router = KnockPort::new(keys.clone(), lease).router();
@@ -56,6 +57,11 @@ impl Leader {
             knock_address,
             _shutdown: shutdown.drop_guard(),
         }
+    }
+
+    /// As a pass that has kept the chain's spec.
+    pub(crate) fn track(&self, chain: &ServiceChain) {
+        self.keys.track(chain, "kept");
     }
 
     /// Waits until the chain's keys are as wanted, looking at every change.

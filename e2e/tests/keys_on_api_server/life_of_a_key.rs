@@ -23,7 +23,7 @@ async fn the_first_bundle_comes_before_any_pod_and_a_key_signs_once_every_pod_ho
     let cluster = Cluster::new(client().await).await;
     let leader = Leader::start(&cluster.client, &cluster.roots, LeaseState::always_held()).await;
     assert!(!leader.keys.bundle_exists(&cluster.uid()));
-    leader.keys.track(&cluster.chain);
+    leader.track(&cluster.chain);
     let first = leader
         .await_state(&cluster.chain, "the first bundle", |state| state.in_sync)
         .await;
@@ -97,7 +97,7 @@ async fn revocations_and_orders_to_rotate_are_read_from_the_cluster() {
         .patch("shop", &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .unwrap();
-    shop.leader.keys.track(&ordered);
+    shop.leader.track(&ordered);
     let rotated = await_seen("another key for each issuer pod", DEADLINE, async || {
         // Its time may not have come yet when it is first read.
         shop.leader.keys.wake(&shop.cluster.uid());

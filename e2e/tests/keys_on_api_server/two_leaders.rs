@@ -26,8 +26,8 @@ async fn two_leaders_at_once_give_one_generation_one_content() {
         Leader::start(&cluster.client, &cluster.roots, LeaseState::always_held()).await,
         Leader::start(&cluster.client, &cluster.roots, LeaseState::always_held()).await,
     ];
-    one.keys.track(&cluster.chain);
-    other.keys.track(&cluster.chain);
+    one.track(&cluster.chain);
+    other.track(&cluster.chain);
     let shop = Box::pin(Shop::fill(cluster, one)).await;
     // Each comes and goes, so that of two rounds that overlap one may read what the other does not.
     let revocations = shop.cluster.api::<Revocation>();

@@ -3,8 +3,8 @@
 //! is built from it.
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::{Value, json};
 use servicechain_crds::service_chain::ServiceChainSpec;
 use servicechain_crds::{Mistakes, ServiceChain, ValidatedChain, validated};
 use servicechain_keys::{ChainId, Mac, RootSecret};
@@ -87,42 +87,83 @@ pub async fn read(
     namespace: &str,
     name: &str,
 ) -> Result<Option<(ServiceChain, Accepted)>, ApiError> {
-    let chains = Api::<ServiceChain>::namespaced(client.clone(), namespace);
-    let what = format!("cannot read the chain {namespace}/{name}");
-    let Some(chain) = within(READ_TIMEOUT, what, chains.get_opt(name)).await? else {
+    let Some(chain) = read_chain(client, namespace, name).await? else {
         return Ok(None);
     };
     let now = judge(&chain, None);
     if let Accepted::Now(_) = now {
         return Ok(Some((chain, now)));
     }
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    let what = format!("cannot read the last accepted spec of {namespace}/{name}");
-    let map = within(READ_TIMEOUT, what, maps.get_opt(&accepted_config_map(name))).await?;
+    let map = read_map(client, &chain).await?;
     let kept = map.and_then(|map| kept_spec(&chain, &map, root));
     let accepted = judge(&chain, kept.as_ref());
     Ok(Some((chain, accepted)))
 }
 
+/// A chain, read from the API server now. `None`: there is no such chain.
+pub async fn read_chain(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<ServiceChain>, ApiError> {
+    let chains = Api::<ServiceChain>::namespaced(client.clone(), namespace);
+    let what = format!("cannot read the chain {namespace}/{name}");
+    within(READ_TIMEOUT, what, chains.get_opt(name)).await
+}
+
+/// What was kept of the chain last, whatever its spec says now. `None`: nothing that this operator accepts.
+pub async fn read_kept(
+    client: &Client,
+    root: &RootSecret,
+    chain: &ServiceChain,
+) -> Result<Option<ValidatedChain>, ApiError> {
+    let map = read_map(client, chain).await?;
+    let kept = map.and_then(|map| kept_spec(chain, &map, root));
+    Ok(kept.and_then(|kept| before(chain, &kept)))
+}
+
+/// What the `ConfigMap` says was accepted, whoever wrote it: for those who cannot check its seal.
+#[must_use]
+pub fn unsealed(chain: &ServiceChain, map: &ConfigMap) -> Option<ValidatedChain> {
+    before(chain, &spec_in(map)?)
+}
+
+/// Another one for each spec that is kept. `None` where the operator did not write what is in `map` for this chain.
+#[must_use]
+pub fn seal(chain: &ServiceChain, map: &ConfigMap, root: &RootSecret) -> Option<String> {
+    let data = map.data.as_ref()?;
+    let text = data.get(ACCEPTED_SEAL_KEY)?;
+    let seal: Mac = text.parse().ok()?;
+    let spec = data.get(ACCEPTED_KEY)?;
+    let is_ours = root
+        .verify_seal(&seal, &chain_id(chain)?, spec.as_bytes())
+        .is_ok();
+    is_ours.then(|| text.clone())
+}
+
 /// The `ConfigMap` that keeps an accepted spec. Its owner is the chain. What is in it is sealed by `root`: it says whose
 /// tokens are good, and more people may write a `ConfigMap` than a chain.
 #[must_use]
-pub fn keep(chain: &ServiceChain, root: &RootSecret) -> Value {
+pub fn keep(chain: &ServiceChain, root: &RootSecret) -> ConfigMap {
     let name = chain.name_any();
     // These types always serialize.
     let text = serde_json::to_string(&chain.spec).unwrap_or_default();
     // The API server stores no chain without a UID.
     let seal = chain_id(chain).map(|id| root.seal(&id, text.as_bytes()).to_string());
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": accepted_config_map(&name),
-            "labels": chain_labels(&name),
-            "ownerReferences": [owner(chain)],
+    let data = [
+        (ACCEPTED_KEY, text),
+        (ACCEPTED_SEAL_KEY, seal.unwrap_or_default()),
+    ];
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(accepted_config_map(&name)),
+            labels: Some(chain_labels(&name)),
+            owner_references: Some(vec![owner(chain)]),
+            ..ObjectMeta::default()
         },
-        "data": {ACCEPTED_KEY: text, ACCEPTED_SEAL_KEY: seal.unwrap_or_default()},
-    })
+        data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
+        ..ConfigMap::default()
+    }
 }
 
 /// What makes the chain the owner and the controller of an object.
@@ -153,15 +194,16 @@ fn chain_id(chain: &ServiceChain) -> Option<ChainId> {
     ChainId::new(chain.uid()?).ok()
 }
 
+async fn read_map(client: &Client, chain: &ServiceChain) -> Result<Option<ConfigMap>, ApiError> {
+    let (namespace, name) = (chain.namespace().unwrap_or_default(), chain.name_any());
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+    let what = format!("cannot read the last accepted spec of {namespace}/{name}");
+    within(READ_TIMEOUT, what, maps.get_opt(&accepted_config_map(&name))).await
+}
+
 /// That of a chain of the same name that is gone, or what anybody else wrote, counts for nothing.
 fn kept_spec(chain: &ServiceChain, map: &ConfigMap, root: &RootSecret) -> Option<ServiceChainSpec> {
-    let data = map.data.as_ref()?;
-    let text = data.get(ACCEPTED_KEY)?;
-    let seal: Option<Mac> = data.get(ACCEPTED_SEAL_KEY).and_then(|seal| seal.parse().ok());
-    let is_ours = seal
-        .zip(chain_id(chain))
-        .is_some_and(|(seal, id)| root.verify_seal(&seal, &id, text.as_bytes()).is_ok());
-    if !is_ours {
+    if seal(chain, map, root).is_none() {
         tracing::warn!(
             namespace = chain.namespace(),
             chain = chain.name_any(),
@@ -169,15 +211,21 @@ fn kept_spec(chain: &ServiceChain, map: &ConfigMap, root: &RootSecret) -> Option
         );
         return None;
     }
-    serde_json::from_str(text)
-        .inspect_err(
-            |error| tracing::warn!(chain = chain.name_any(), %error, "the last accepted spec is unreadable"),
-        )
-        .ok()
+    let spec = spec_in(map);
+    if spec.is_none() {
+        tracing::warn!(chain = chain.name_any(), "the last accepted spec is unreadable");
+    }
+    spec
+}
+
+fn spec_in(map: &ConfigMap) -> Option<ServiceChainSpec> {
+    serde_json::from_str(map.data.as_ref()?.get(ACCEPTED_KEY)?).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn chain(services: &Value) -> ServiceChain {
@@ -200,7 +248,7 @@ mod tests {
     }
 
     fn kept(chain: &ServiceChain) -> ConfigMap {
-        serde_json::from_value(keep(chain, &root())).unwrap()
+        keep(chain, &root())
     }
 
     fn good() -> ServiceChain {
@@ -278,7 +326,6 @@ mod tests {
         let mut without = kept(&theirs());
         without.data.as_mut().unwrap().remove(ACCEPTED_SEAL_KEY);
         let with_their_root = keep(&theirs(), &RootSecret::new([8; 32]));
-        let with_their_root: ConfigMap = serde_json::from_value(with_their_root).unwrap();
         let mut of_their_chain = theirs();
         of_their_chain.metadata.uid = Some("2".to_owned());
         let mut of_their_chain = kept(&of_their_chain);

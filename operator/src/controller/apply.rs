@@ -7,6 +7,7 @@ mod prune;
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::Deserialize as _;
@@ -112,13 +113,14 @@ impl Writer<'_> {
         outcome
     }
 
-    /// Stores the accepted spec, before anything is built from it. What came of it where it is not stored.
-    pub async fn keep_accepted(&self, map: Value, live: &Live) -> Option<Outcome> {
-        // These types always read back.
-        let object = serde_json::from_value(map).map(Object::ConfigMap).ok()?;
+    /// Stores the accepted spec, before anything goes by it: as it is stored, or what came of it where it is not.
+    pub async fn keep_accepted(&self, map: ConfigMap, live: &Live) -> Result<ConfigMap, Outcome> {
         let mut outcome = Outcome::default();
-        outcome.take_in(self.one(object, live).await);
-        (!outcome.is_complete()).then_some(outcome)
+        outcome.take_in(self.one(Object::ConfigMap(map), live).await);
+        match outcome.applied.config_maps.pop() {
+            Some(kept) => Ok(kept),
+            None => Err(outcome),
+        }
     }
 
     async fn one(&self, object: Object, live: &Live) -> One {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::bundle_file::BundleFile;
 use super::config_map_store::ConfigMapStore;
 use super::desired::desired;
-use super::external::ExternalIssuers;
+use super::external::{ExternalIssuers, FetchRules};
 use super::foreign::{self, Foreign};
 use super::pod_list::PodList;
 use super::revocation_status;
@@ -25,7 +25,7 @@ use super::{Pod, chain_of};
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::controller::accepted;
 use crate::object_names::bundle_config_map;
-use crate::pages;
+use crate::{pages, trace};
 
 /// Active keys older than this RFC 3339 time are replaced.
 pub const ROTATE_ANNOTATION: &str = "servicechain.dev/rotate-keys-before";
@@ -79,7 +79,7 @@ pub enum PlaceError {
 #[derive(Clone, Debug)]
 pub(super) enum Wish {
     This(Box<Desired>, BTreeMap<String, IssuerStanding>, Vec<Asked>),
-    /// No spec of it was ever accepted: what is published stays as it is.
+    /// No spec of it is kept that this operator accepts: what is published stays as it is.
     Nothing,
     /// There is no such chain any more, or it is being deleted.
     Gone,
@@ -123,13 +123,17 @@ impl Place {
 
     /// Writes `bytes` if the stored version is still the one that was read, or still none, and returns the new one.
     pub(super) async fn replace(&self, read: Option<&str>, bytes: &Arc<[u8]>) -> Result<String, PlaceError> {
-        match self {
-            Self::Local(local) => {
-                let (store, read, bytes) = (local.store.clone(), read.map(str::to_owned), Arc::clone(bytes));
-                tokio::task::spawn_blocking(move || store.replace(read.as_deref(), &bytes)).await?
+        let write = async {
+            match self {
+                Self::Local(local) => {
+                    let (store, read, bytes) =
+                        (local.store.clone(), read.map(str::to_owned), Arc::clone(bytes));
+                    tokio::task::spawn_blocking(move || store.replace(read.as_deref(), &bytes)).await?
+                }
+                Self::Cluster(cluster) => cluster.store.replace(read, bytes).await,
             }
-            Self::Cluster(cluster) => cluster.store.replace(read, bytes).await,
-        }
+        };
+        trace::step("publish", write).await
     }
 
     pub(super) async fn wish(&mut self) -> Result<Wish, PlaceError> {
@@ -188,12 +192,13 @@ impl Cluster {
         root: Arc<RootSecret>,
         chain: &ServiceChain,
         external: Arc<ExternalIssuers>,
+        rules: FetchRules,
     ) -> Option<Self> {
         let id = ChainId::new(chain.uid()?).ok()?;
         let (namespace, name) = (chain.namespace()?, chain.name_any());
         let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
         let store = ConfigMapStore::new(maps, bundle_config_map(&name), accepted::owner(chain), &name);
-        let pods = PodList::new(client.clone(), &namespace, &name, id.clone());
+        let pods = PodList::new(client.clone(), &namespace, &name, id.clone(), rules);
         Some(Self {
             client,
             root,
@@ -219,15 +224,16 @@ impl Cluster {
     }
 
     async fn wish(&self) -> Result<Wish, ApiError> {
-        let read = accepted::read(&self.client, &self.root, &self.namespace, &self.name).await?;
-        let Some((object, accepted)) = read else {
+        let read = accepted::read_chain(&self.client, &self.namespace, &self.name).await?;
+        let Some(object) = read else {
             return Ok(Wish::Gone);
         };
         let is_another = object.uid().as_deref() != Some(self.chain.as_str());
         if is_another || object.metadata.deletion_timestamp.is_some() {
             return Ok(Wish::Gone);
         }
-        let Some(spec) = accepted.chain() else {
+        // Not what is written now: whether that can be built, a pass finds out, and keeps it first.
+        let Some(spec) = &accepted::read_kept(&self.client, &self.root, &object).await? else {
             return Ok(Wish::Nothing);
         };
         let revocations = revocations::of_chain(self.revocations().await?, spec);

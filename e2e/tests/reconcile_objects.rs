@@ -249,6 +249,54 @@ async fn drift_is_undone() {
 }
 
 #[tokio::test]
+async fn what_somebody_made_immutable_is_made_anew_and_where_it_cannot_be_status_names_it() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    let maps = stage.api::<ConfigMap>();
+    let patch = async |name: &str, change: Value| {
+        let patch = Patch::Merge(&change);
+        maps.patch(name, &PatchParams::default(), &patch).await.unwrap()
+    };
+    let immutable = json!({"immutable": true});
+    let before = patch("shop-a-config", immutable.clone()).await;
+    let held = json!({"immutable": true, "metadata": {"finalizers": ["test.example/held"]}});
+    patch("shop-accepted", held).await;
+    stage
+        .api::<Secret>()
+        .patch("shop-a-ack", &PatchParams::default(), &Patch::Merge(&immutable))
+        .await
+        .unwrap();
+
+    stage
+        .edit(json!({"spec": {"services": cached_for("a", "7s")}}))
+        .await;
+    let said = stage.await_condition("Degraded", "True").await;
+    assert!(
+        said.contains("shop-accepted") && said.contains("finalizers"),
+        "{said}"
+    );
+    stage.pass().await;
+    let still = maps.get("shop-a-config").await.unwrap();
+    assert_eq!(still.uid(), before.uid(), "what is not kept is not built");
+
+    patch("shop-accepted", json!({"metadata": {"finalizers": null}})).await;
+    stage.await_condition("Degraded", "False").await;
+    let after = maps.get("shop-a-config").await.unwrap();
+    assert!(after.immutable.is_none() && after.uid() != before.uid());
+    assert_ne!(after.data, before.data);
+    await_objects(&stage.client, &stage.namespace, &expected(&["a"]))
+        .await
+        .unwrap();
+    stage.pass().await;
+    let writes = stage.writes().len();
+    stage.pass().await;
+    assert_eq!(stage.writes()[writes..], [] as [String; 0]);
+}
+
+fn cached_for(service: &str, ttl: &str) -> Value {
+    json!([{"name": service, "database": {"managed": {}}, "cache": {"managed": {}}, "cacheTTL": ttl}])
+}
+
+#[tokio::test]
 async fn what_is_no_longer_built_goes_once_nobody_calls_it_and_data_stays() {
     let stage = Stage::of(World::start().await.unwrap(), &["a", "b"]).await;
     let only_a = chain(&stage.namespace, &["a"]).unwrap();

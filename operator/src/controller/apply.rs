@@ -25,6 +25,7 @@ use crate::object_names::BUILT_ANNOTATION;
 
 /// Who the API server says last set a field of an object.
 pub const FIELD_MANAGER: &str = "servicechain.dev/objects";
+const STUCK_SAYS: &str = "it is immutable, and finalizers keep it from being made anew: remove them";
 /// Objects written at a time.
 const CONCURRENCY: usize = 8;
 
@@ -141,6 +142,21 @@ impl Writer<'_> {
         let written = match decide(&built, found.as_ref(), self.owner, self.chain, is_created_once) {
             Decision::Leave => Ok(found.unwrap_or_default()),
             Decision::WaitForItsEnd => return One::Ends,
+            Decision::Stuck => {
+                return One::Failed(WriteFailure {
+                    kind,
+                    name: object.name().to_owned(),
+                    refusal: Refusal::Invalid,
+                    message: STUCK_SAYS.to_owned(),
+                });
+            }
+            Decision::MakeAnew => match self.remove_immutable(kind, &found.unwrap_or_default()).await {
+                Ok(()) => {
+                    self.patch(&object, &built, PatchParams::apply(FIELD_MANAGER))
+                        .await
+                }
+                Err(error) => Err(error),
+            },
             Decision::Taken { owner } => {
                 return One::Taken(NameTaken {
                     kind,

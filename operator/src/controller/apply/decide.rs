@@ -12,6 +12,10 @@ pub(super) enum Decision {
         uid: Value,
     },
     WaitForItsEnd,
+    /// Somebody made it immutable, so that only another one can be as it was built.
+    MakeAnew,
+    /// It is immutable, and its finalizers would keep it.
+    Stuck,
     /// By this object, or by nobody.
     Taken {
         owner: Option<String>,
@@ -46,6 +50,14 @@ pub(super) fn decide(
     }
     if is_created_once || contains(found, built) {
         return Decision::Leave;
+    }
+    if found["immutable"] == true {
+        let finalizers = found["metadata"]["finalizers"].as_array();
+        return if finalizers.is_none_or(Vec::is_empty) {
+            Decision::MakeAnew
+        } else {
+            Decision::Stuck
+        };
     }
     Decision::Apply {
         uid: found["metadata"]["uid"].clone(),
@@ -160,6 +172,17 @@ mod tests {
         assert_eq!(decide(&built, Some(&foreign), "1", "shop", true), Decision::Leave);
         let ending = with(owned("1"), "/metadata/deletionTimestamp", json!("now"));
         assert_eq!(of(&built, Some(&ending)), Decision::WaitForItsEnd);
+    }
+
+    #[test]
+    fn what_is_immutable_is_made_anew_once_it_must_change_and_nothing_holds_it() {
+        let built = with(owned("1"), "/data", json!({"a": "1"}));
+        let immutable = with(built.clone(), "/immutable", json!(true));
+        assert_eq!(of(&built, Some(&immutable)), Decision::Leave);
+        let changed = with(built, "/data", json!({"a": "2"}));
+        assert_eq!(of(&changed, Some(&immutable)), Decision::MakeAnew);
+        let held = with(immutable, "/metadata/finalizers", json!(["somebody/else"]));
+        assert_eq!(of(&changed, Some(&held)), Decision::Stuck);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::decide::controller;
 use super::{Writer, kind};
-use crate::api_client::{READ_TIMEOUT, WRITE_TIMEOUT, within};
+use crate::api_client::{ApiError, READ_TIMEOUT, WRITE_TIMEOUT, within};
 use crate::controller::dereference::Live;
 use crate::controller::observed::WriteFailure;
 use crate::controller::resources::{Prepared, Resources};
@@ -85,35 +85,69 @@ impl Writer<'_> {
 
     /// `object` is as it was read, and only that one is removed.
     async fn remove(&self, kind: &'static str, object: &Value) -> Result<(), WriteFailure> {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let Some(resource) = removable(kind) else {
-            return Ok(());
-        };
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), self.namespace, &resource);
-        let params = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Background),
-            preconditions: Some(Preconditions {
-                uid: object["metadata"]["uid"].as_str().map(str::to_owned),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        let what = format!("cannot delete the {kind} {name}");
-        match within(WRITE_TIMEOUT, what, api.delete(name, &params)).await {
-            Ok(_) => {
+        let name = word(object, "name");
+        match self.delete(kind, object, None).await {
+            Ok(()) => {
                 tracing::info!(
                     kind,
                     name,
                     namespace = self.namespace,
                     "removed, since it is no longer built"
                 );
-                self.metrics.wrote(kind, "delete", "done");
                 Ok(())
             }
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             Err(error) => Err(self.failure(kind, name, "delete", &error)),
         }
     }
+
+    /// Removes what can be written no more, in the very version that was read.
+    pub(super) async fn remove_immutable(&self, kind: &'static str, object: &Value) -> Result<(), ApiError> {
+        let name = word(object, "name");
+        match self
+            .delete(kind, object, Some(word(object, "resourceVersion")))
+            .await
+        {
+            Err(error) if error.code() != Some(404) => return Err(error),
+            _ => {}
+        }
+        tracing::warn!(
+            kind,
+            name,
+            namespace = self.namespace,
+            "somebody made it immutable: it is made anew"
+        );
+        Ok(())
+    }
+
+    async fn delete(
+        &self,
+        kind: &'static str,
+        object: &Value,
+        version: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let Some(resource) = removable(kind) else {
+            return Ok(());
+        };
+        let name = word(object, "name");
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), self.namespace, &resource);
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: Some(Preconditions {
+                uid: Some(word(object, "uid").to_owned()),
+                resource_version: version.map(str::to_owned),
+            }),
+            ..DeleteParams::default()
+        };
+        let what = format!("cannot delete the {kind} {name}");
+        within(WRITE_TIMEOUT, what, api.delete(name, &params)).await?;
+        self.metrics.wrote(kind, "delete", "done");
+        Ok(())
+    }
+}
+
+fn word<'a>(object: &'a Value, name: &str) -> &'a str {
+    object["metadata"][name].as_str().unwrap_or_default()
 }
 
 /// The owned Secrets of a component. What opens a database is not among them: it goes with the volume, or never.

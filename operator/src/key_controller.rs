@@ -215,6 +215,7 @@ fn leader(roots: Roots, place: Place, clock: Clock) -> Leader {
         last_answers: 0,
         pulse: None,
         issuers: BTreeMap::new(),
+        metrics: None,
     }
 }
 

@@ -1,4 +1,7 @@
-//! What the operator counts, for the scraper. Names of chains, pods and Secrets are no labels: there may be thousands.
+//! What the operator counts, for the scraper. Names of pods and Secrets are no labels, since there may be thousands; those
+//! of chains only where a question about keys has no answer without them (`keys`).
+
+pub mod keys;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use self::keys::KeyMetrics;
 
 type Labelled<const N: usize> = Family<[(&'static str, &'static str); N], Counter>;
 
@@ -26,6 +31,7 @@ struct Counted {
     watches: Labelled<2>,
     leads: Gauge,
     chains: Gauge,
+    keys: KeyMetrics,
 }
 
 impl Default for Metrics {
@@ -39,6 +45,7 @@ impl Default for Metrics {
             watches: Family::default(),
             leads: Gauge::default(),
             chains: Gauge::default(),
+            keys: KeyMetrics::default(),
             registry: Registry::default(),
         };
         all.register(
@@ -67,6 +74,7 @@ impl Default for Metrics {
             counted.leads.clone(),
         );
         all.register("chains", "Chains that are looked after", counted.chains.clone());
+        counted.keys.register(&mut all);
         Self(Arc::new(Counted {
             registry: all,
             ..counted
@@ -107,7 +115,16 @@ impl Metrics {
         self.0.chains.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
+    #[must_use]
+    pub fn keys(&self) -> KeyMetrics {
+        self.0.keys.clone()
+    }
+
+    /// The page of a scrape.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text, which is a mistake in its definition.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.0.registry)?;
         Ok(text)

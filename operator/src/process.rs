@@ -222,6 +222,7 @@ impl Replica {
             clock::system(),
             self.health.clone(),
             self.settings.fetch_rules.clone(),
+            self.metrics.keys(),
         );
         found.send_replace(Some(keys.clone()));
         let router = KnockPort::new(keys, self.lease.clone()).router();

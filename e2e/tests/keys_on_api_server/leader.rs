@@ -13,6 +13,7 @@ use servicechain_operator::key_controller::external::FetchRules;
 use servicechain_operator::key_controller::knock::{KnockPort, serve};
 use servicechain_operator::key_controller::{KeyChains, KeyState, OperatorRoots};
 use servicechain_operator::lease::LeaseState;
+use servicechain_operator::metrics::keys::KeyMetrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -46,6 +47,7 @@ impl Leader {
             health.clone(),
             // The pods of these tests are on this machine.
             FetchRules::unrestricted(),
+            KeyMetrics::default(),
         );
         let knock_address = listener.local_addr().unwrap();
         let router = KnockPort::new(keys.clone(), lease).router();

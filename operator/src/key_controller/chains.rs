@@ -26,6 +26,7 @@ use super::state::KeyState;
 use super::witness::{Watched, Witness};
 use crate::clock::Clock;
 use crate::health::{Health, Pulse};
+use crate::metrics::keys::KeyMetrics;
 
 /// A round waits for many things, each for some seconds, and for the next poll. One that takes longer than all of them
 /// hangs.
@@ -41,6 +42,7 @@ struct Shared {
     roots: OperatorRoots,
     clock: Clock,
     health: Health,
+    metrics: KeyMetrics,
     news: Arc<News>,
     chains: Mutex<HashMap<String, Tracked>>,
     tasks: Mutex<JoinSet<()>>,
@@ -80,8 +82,10 @@ impl KeyChains {
         clock: Clock,
         health: Health,
         rules: FetchRules,
+        metrics: KeyMetrics,
     ) -> Self {
         Self(Arc::new(Shared {
+            metrics,
             rules,
             client,
             roots,
@@ -204,6 +208,8 @@ impl Shared {
             Arc::clone(&self.clock),
         );
         leader.audience = Some((ObjectRef::from_obj(chain), Arc::clone(&self.news)));
+        let namespace = chain.namespace().unwrap_or_default();
+        leader.metrics = Some(self.metrics.of_chain(namespace, chain.name_any()));
         let what = format!(
             "the keys of chain {}/{}",
             chain.namespace().unwrap_or_default(),

@@ -22,6 +22,7 @@ pub use rules::{FetchRules, NotPublic};
 
 use super::state::{IssuerProblem, IssuerStanding};
 use crate::clock::Clock;
+use crate::metrics::keys::Fetches;
 use issuer::Issuer;
 pub(crate) use issuer::Source;
 
@@ -119,6 +120,14 @@ impl ExternalIssuers {
             (name.clone(), standing)
         }));
         standings
+    }
+
+    pub(super) fn fetches(&self) -> BTreeMap<String, Fetches> {
+        let followed = self.lock();
+        let external = followed.external.iter();
+        external
+            .map(|(name, following)| (name.clone(), following.issuer.known().fetches))
+            .collect()
     }
 
     /// What there is to say to a verifier that met an unknown key of an issuer now: after a fetch that begins from now on.

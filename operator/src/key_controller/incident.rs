@@ -51,6 +51,24 @@ impl Incident {
         }
     }
 
+    /// What was refused and why, in a word each for labels; none where nothing was.
+    pub(super) const fn refusal(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::PutBack { .. } => Some(("store", "put-back")),
+            Self::NotOurs(reason) => Some(("store", reason.word())),
+            Self::Changed => Some(("store", "changed")),
+            Self::Falsehood { falsehood, .. } => Some((
+                "answer",
+                match falsehood {
+                    Falsehood::NotAuthentic => "not-authentic",
+                    Falsehood::Claim => "claim",
+                },
+            )),
+            Self::Delivery { reason, .. } => Some(("bundle", reason.word())),
+            Self::TrustKey { .. } => None,
+        }
+    }
+
     /// An older bundle may come late from a leader that slept, and one for another pod where an address was given anew.
     pub(super) const fn is_warning(&self) -> bool {
         !matches!(

@@ -24,6 +24,7 @@ use super::state::{IssuerStanding, KeyState};
 use super::{Pod, chain_of};
 use crate::api_client::{ApiError, READ_TIMEOUT, within};
 use crate::controller::accepted;
+use crate::metrics::keys::Fetches;
 use crate::object_names::bundle_config_map;
 use crate::{pages, trace};
 
@@ -169,6 +170,14 @@ impl Place {
                 let news = revocation_status::news(asked, newest, is_full, keys, now);
                 revocation_status::write_all(&cluster.client, news).await
             }
+        }
+    }
+
+    /// What became of fetches of external issuers' keys, by issuer.
+    pub(super) fn fetches(&self) -> BTreeMap<String, Fetches> {
+        match self {
+            Self::Local(local) => local.external.fetches(),
+            Self::Cluster(cluster) => cluster.external.fetches(),
         }
     }
 

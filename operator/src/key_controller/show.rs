@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use servicechain_keys::rotation::{Base, Event, Heard, Round};
-use servicechain_keys::{HeldBundle, PodId};
+use servicechain_keys::rotation::{Base, Event, Heard, NotStaged, Round};
+use servicechain_keys::{HeldBundle, OfferRefusal, PodId};
 
 use super::incident::{self, Incident};
 use super::place::PlaceError;
@@ -22,6 +22,9 @@ impl Leader {
             if let Some((chain, news)) = &self.audience {
                 news.tell(chain, event, says);
             }
+            if let (Some(metrics), Event::OfferRefused { reason, .. }) = (&self.metrics, event) {
+                metrics.refused("offer", offer_word(reason));
+            }
         }
         self.told = events;
     }
@@ -31,6 +34,9 @@ impl Leader {
             tracing::warn!(chain = %self.roots.chain, "{incident}");
             if let Some((chain, news)) = &self.audience {
                 news.tell_of_incident(chain, incident);
+            }
+            if let (Some(metrics), Some((what, reason))) = (&self.metrics, incident.refusal()) {
+                metrics.refused(what, reason);
             }
         }
     }
@@ -47,6 +53,10 @@ impl Leader {
         self.tell_of_incidents(&incident::at_pods(&self.state.borrow().pods, &state.pods));
         let in_sync = state.in_sync;
         self.publish(state);
+        let fetches = self.place.fetches();
+        if let Some(metrics) = &mut self.metrics {
+            metrics.show(&self.state.borrow(), fetches, was_written);
+        }
         in_sync
     }
 
@@ -172,6 +182,20 @@ impl Leader {
         if let (true, Some((chain, news))) = (is_news, &self.audience) {
             news.change(chain);
         }
+    }
+}
+
+/// In a word, for a label.
+const fn offer_word(reason: &NotStaged) -> &'static str {
+    match reason {
+        NotStaged::NotAnIssuerPod => "not-an-issuer-pod",
+        NotStaged::Refused(OfferRefusal::Key(_)) => "bad-key",
+        NotStaged::Refused(OfferRefusal::Kid) => "foreign-kid",
+        NotStaged::Refused(OfferRefusal::Proof) => "proof",
+        NotStaged::AnotherPods => "another-pods",
+        NotStaged::Revoked => "revoked",
+        NotStaged::Stopped => "stopped",
+        NotStaged::TooManyOfPod | NotStaged::TooManyOfIssuer => "too-many",
     }
 }
 

@@ -134,6 +134,9 @@ pub struct KeyEntry {
     pub since: NumericDate,
 }
 
+/// What [`Laggard::word`] may say.
+pub const LAG_WORDS: [&str; 4] = ["Unreachable", "Refuses", "NotDurable", "Behind"];
+
 impl Laggard {
     /// Its reason in one word.
     #[must_use]

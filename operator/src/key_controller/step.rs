@@ -29,6 +29,7 @@ use super::state::{IssuerStanding, KeyState};
 use super::{Pod, chain_of};
 use crate::clock::Clock;
 use crate::health::Pulse;
+use crate::metrics::keys::ChainKeyMetrics;
 use crate::trace;
 
 /// Pods asked at a time.
@@ -64,6 +65,7 @@ pub(super) struct Leader {
     /// Beats with every round, and with every pod of it that was asked: a round of many pods that do not answer is long,
     /// and hangs nowhere.
     pub pulse: Option<Arc<Pulse>>,
+    pub metrics: Option<ChainKeyMetrics>,
     /// How issuers stand that are not the chain's own.
     pub issuers: BTreeMap<String, IssuerStanding>,
 }

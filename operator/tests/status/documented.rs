@@ -1,10 +1,16 @@
-//! docs/conditions.md explains every reason, and none that there is not.
+//! docs/conditions.md explains every reason, docs/metrics.md every metric of the operator, and none that there is not.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use servicechain_operator::controller::status::reason::Reason;
+use servicechain_operator::metrics::Metrics;
+
+use crate::world::World;
 
 const DOCUMENT: &str = include_str!("../../../docs/conditions.md");
+const METRICS: &str = include_str!("../../../docs/metrics.md");
 
 /// What stands under each heading of a reason.
 fn explained() -> Vec<(&'static str, &'static str)> {
@@ -39,4 +45,31 @@ fn every_trouble_has_a_cause_and_a_command() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn every_metric_of_the_operator_is_documented_and_nothing_else_is() {
+    let metrics = Metrics::default();
+    // One that was never counted is not shown.
+    metrics.reconciled("done", Duration::ZERO);
+    metrics.wrote("Pod", "create", "done");
+    metrics.watch_restarted("Pod", "failed");
+    let mut chain = metrics.keys().of_chain("shop".to_owned(), "shop".to_owned());
+    chain.show(&Arc::new(World::ready().keys.unwrap()), [].into(), false);
+    chain.refused("offer", "proof");
+    let page = metrics.encode().unwrap();
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let shown: BTreeSet<String> = types
+        .map(|line| match line.split_once(' ').unwrap() {
+            (name, "counter") => format!("{name}_total"),
+            (name, _) => name.to_owned(),
+        })
+        .collect();
+    let rows = METRICS
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `servicechain_operator_"));
+    let documented: BTreeSet<String> = rows
+        .map(|row| format!("servicechain_operator_{}", row.split_once("` |").unwrap().0))
+        .collect();
+    assert_eq!(documented, shown);
 }

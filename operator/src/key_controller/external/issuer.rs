@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use servicechain_keys::{Algorithm, Fetched};
+use servicechain_keys::{Algorithm, Fetched, NumericDate};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -15,6 +15,7 @@ use super::rules::FetchRules;
 use super::schedule::Schedule;
 use crate::clock::Clock;
 use crate::key_controller::chain_of;
+use crate::metrics::keys::Fetches;
 
 /// Where a discovery document said that the keys are is believed for so long.
 const DISCOVERED_FOR: Duration = Duration::from_hours(1);
@@ -48,6 +49,7 @@ pub(super) struct Known {
     pub changed: Option<Instant>,
     /// Why the last fetch brought nothing.
     pub problem: Option<String>,
+    pub fetches: Fetches,
     /// What was refused in an answer of which nothing could be used.
     pub refused: Vec<String>,
 }
@@ -150,7 +152,8 @@ impl Issuer {
                     );
                 }
             }
-            if self.take_in(outcome.map(|(published, _)| published), schedule.held_until()) {
+            let outcome = outcome.map(|(published, _)| published);
+            if self.take_in(outcome, schedule.held_until(), clock().into()) {
                 changed.notify_one();
             }
         }
@@ -254,11 +257,22 @@ impl Issuer {
     }
 
     /// Whether something else is known now.
-    fn take_in(&self, outcome: Result<Option<PublishedKeys>, NoKeys>, held_until: Option<Instant>) -> bool {
+    fn take_in(
+        &self,
+        outcome: Result<Option<PublishedKeys>, NoKeys>,
+        held_until: Option<Instant>,
+        now: NumericDate,
+    ) -> bool {
         let mut is_news = false;
         self.known.send_modify(|known| {
             known.ended = known.begun;
             known.held_until = held_until;
+            if outcome.is_ok() {
+                known.fetches.good += 1;
+                known.fetches.last_good = Some(now);
+            } else {
+                known.fetches.failed += 1;
+            }
             let (fetched, problem, refused) = match outcome {
                 Ok(Some(published)) if known.published.as_ref() != Some(&published) => {
                     let before = known.published.as_ref().map(|before| &before.keys);

@@ -183,6 +183,13 @@ pub const VARIABLES: [&str; 29] = [
 pub const VARIABLES_SAYS: &str =
     "env must not name a variable that the operator sets, such as PORT, DATABASE_URL or LOG_LEVEL";
 
+/// What programs take for where and how to send: settings of OpenTelemetry, and proxies. In any case, since half of all
+/// programs read `https_proxy`.
+pub const STEERING_VARIABLES: &str =
+    "!has(self.env) || self.env.all(e, !e.name.matches('(?i)^otel_|_proxy$'))";
+pub const STEERING_VARIABLES_SAYS: &str = "env must not name OTEL_* or *_PROXY, in any case, which say where a container sends tokens and traces; \
+     spec.observability says that for traces";
+
 pub const TRUSTED_PROXIES: &str = "!has(self.trustedProxies) || self.trustedProxies.all(r, isCIDR(r))";
 pub const TRUSTED_PROXIES_SAYS: &str =
     "trustedProxies must be address ranges, as in \"10.0.0.0/8\" or \"fd00::/8\"";
@@ -324,6 +331,12 @@ pub(crate) fn label_says(text: &str, most: u64, index: usize) -> String {
     };
     let also = if reserved { "is reserved and " } else { "" };
     format!("{text:?} {also}must be a lower-case DNS label of at most {most} characters; try {instead:?}")
+}
+
+/// Whether a variable must not be given to a service, since it says where the service sends what; [`STEERING_VARIABLES`].
+pub(crate) fn is_steering(variable: &str) -> bool {
+    let lower = variable.to_ascii_lowercase();
+    lower.starts_with("otel_") || lower.ends_with("_proxy")
 }
 
 /// Whether a service must not be called so, since an object of another component is; [`SERVICE_NAME`].

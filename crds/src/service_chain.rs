@@ -54,8 +54,8 @@ use status::ServiceChainStatus;
     (rules::CLIENT_AUDIENCES_NARROW, rules::CLIENT_AUDIENCES_NARROW_SAYS),
 ])))]
 pub struct ServiceChainSpec {
-    /// Stops the operator from changing any object of this chain. Status, key rotation and revocations go
-    /// on. Default: false.
+    /// Stops the operator from changing any object of this chain, and from taking up edits of it. Status, key
+    /// rotation and revocations go on. Default: false.
     #[serde(default)]
     pub paused: bool,
     /// What a token's `aud` must name: any one of these is enough, unless an issuer or a service narrows the

@@ -17,6 +17,7 @@ use crate::{duration::GatewayDuration, rules};
 #[schemars(extend("x-kubernetes-validations" = rules::rules(&[
     (rules::REPLICAS_OR_AUTOSCALING, rules::REPLICAS_OR_AUTOSCALING_SAYS),
     (&rules::variables(), rules::VARIABLES_SAYS),
+    (rules::STEERING_VARIABLES, rules::STEERING_VARIABLES_SAYS),
 ])))]
 pub struct ServiceSpec {
     /// Name of the service: a DNS label of at most 15 characters. Names that other objects of the chain get
@@ -106,7 +107,8 @@ pub struct ServiceSpec {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub args: Vec<String>,
-    /// More environment variables of the container; not those that the operator sets. Default: none.
+    /// More environment variables of the container; not those that the operator sets, and not `OTEL_*` and
+    /// `*_PROXY`. Default: none.
     #[serde(default)]
     #[schemars(
         length(max = 64),

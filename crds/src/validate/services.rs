@@ -110,12 +110,18 @@ impl Judge<'_> {
 
     fn environment(&mut self, spec: &ServiceSpec, path: &str) {
         for (index, variable) in spec.env.iter().enumerate() {
-            if rules::VARIABLES.contains(&variable.name.as_str()) {
-                self.mistakes.add(
-                    format!("{path}.env[{index}].name"),
-                    format!("{:?} is taken: {}", variable.name, rules::VARIABLES_SAYS),
-                );
-            }
+            let name = variable.name.as_str();
+            let says = if rules::VARIABLES.contains(&name) {
+                rules::VARIABLES_SAYS
+            } else if rules::is_steering(name) {
+                rules::STEERING_VARIABLES_SAYS
+            } else {
+                continue;
+            };
+            self.mistakes.add(
+                format!("{path}.env[{index}].name"),
+                format!("{name:?} is taken: {says}"),
+            );
         }
     }
 

@@ -267,9 +267,11 @@ impl Verifier {
 
     fn reject(&self, rejected: impl Into<Rejected>) -> Judged {
         let rejected = rejected.into();
-        match rejected {
-            Rejected::Unavailable(_) => self.counters.unavailable.increment(),
-            _ => self.counters.rejected.increment(),
+        if matches!(rejected, Rejected::Unavailable(_)) {
+            self.counters.unavailable.increment();
+        } else {
+            self.counters.rejected.increment();
+            self.counters.refusals.token(&rejected);
         }
         Judged::Rejected(rejected)
     }

@@ -93,6 +93,7 @@ impl Verifier {
             }
             Taken::Refused(reason) => {
                 self.counters.bundles_refused.increment();
+                self.counters.refusals.bundle(reason);
                 Delivered::refused(reason)
             }
         }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::exchange::exchange;
 use super::knock::below;
 use super::{Authentication, Judged, Question, Verifier};
-use crate::rejected::{TokenFault, Unavailable};
+use crate::rejected::{Rejected, TokenFault, Unavailable};
 
 /// A question about one issuer is asked no more often.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
@@ -135,8 +135,10 @@ impl Verifier {
                 Judged::Rejected(rejected) => return Authentication::Rejected(rejected),
                 Judged::UnknownKey(_) if is_for_us && answered.word.is_none() => return unanswered(),
                 Judged::UnknownKey(_) if is_for_us && is_as_new => {
+                    let rejected = Rejected::from(TokenFault::UnknownKey);
                     self.counters.rejected.increment();
-                    return Authentication::Rejected(TokenFault::UnknownKey.into());
+                    self.counters.refusals.token(&rejected);
+                    return Authentication::Rejected(rejected);
                 }
                 Judged::UnknownKey(_) => {}
             }

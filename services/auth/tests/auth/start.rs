@@ -204,11 +204,20 @@ async fn metrics_name_the_generation_and_what_was_counted() {
     let chain = Specimen::new();
     let verifier = chain.verifier();
     let _ = verifier.judge(&bearing(&chain.token()));
+    chain.advance(Duration::from_hours(1));
+    let expired = Specimen::new().token();
+    for token in [expired.as_str(), "x"] {
+        let _ = verifier.judge(&bearing(token));
+    }
     let text = verifier.metrics_text();
+    for (reason, count) in [("time", 1), ("malformed", 1), ("revoked", 0)] {
+        let line = format!("\nservicechain_auth_token_refusals_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(text.contains(&line), "{line} in {text}");
+    }
     assert!(text.contains("\nservicechain_auth_key_generation 1\n"), "{text}");
     assert!(text.contains("\nservicechain_auth_verified_total 1\n"), "{text}");
     assert!(
-        text.contains("# TYPE servicechain_auth_verified_total counter\n"),
+        text.contains("# TYPE servicechain_auth_verified counter\n"),
         "{text}"
     );
 }

@@ -91,6 +91,23 @@ impl Cluster {
         self.run(&servicechain()?, arguments, "").await
     }
 
+    /// What a script for `sh` prints that stops at the first failure: commands as documentation prints them.
+    pub async fn shell(&self, script: &str, folder: &Path) -> anyhow::Result<String> {
+        let known = std::env::var_os("PATH").unwrap_or_default();
+        let tools = [self.kubectl.parent(), self.helm.parent()];
+        let tools = tools.into_iter().flatten().map(Path::to_owned);
+        let path = std::env::join_paths(tools.chain(std::env::split_paths(&known)))?;
+        let mut command = Command::new("sh");
+        command
+            .args(["-euc", script])
+            .current_dir(folder)
+            .env("PATH", path)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .kill_on_drop(true);
+        let output = command.output().await.context("cannot run sh")?;
+        what_it_says(&output.stdout, &output)
+    }
+
     async fn run<'a>(
         &self,
         program: &Path,

@@ -5,6 +5,7 @@ mod bad_token;
 mod cache_race;
 mod gateway_replica;
 mod malformed;
+mod metrics;
 mod outage;
 mod owner;
 mod token_passed_on;

@@ -62,6 +62,17 @@ struct Failed {
     was_reused: bool,
 }
 
+impl Failed {
+    /// The address did not take the request.
+    const fn to_take(address: SocketAddr) -> Self {
+        Self {
+            address,
+            why: ForwardError::Unreachable,
+            was_reused: false,
+        }
+    }
+}
+
 /// How long a request waits for the first address of a service that has just become ready.
 const ADDRESSES_WITHIN: Duration = Duration::from_secs(1);
 
@@ -78,11 +89,7 @@ pub(crate) async fn send(
     deadline: Deadline,
     refused: Option<SocketAddr>,
 ) -> Result<Answer, ForwardError> {
-    let mut failed = refused.map(|address| Failed {
-        address,
-        why: ForwardError::Unreachable,
-        was_reused: false,
-    });
+    let mut failed = refused.map(Failed::to_take);
     // A connection that was closed before the request was written on it says nothing of the address.
     let mut may_reuse = true;
     let mut has_tried = refused.is_some();
@@ -120,11 +127,7 @@ pub(crate) async fn send(
                         if let Some(before) = failed {
                             return Err(before.why);
                         }
-                        failed = Some(Failed {
-                            address,
-                            why: ForwardError::Unreachable,
-                            was_reused: false,
-                        });
+                        failed = Some(Failed::to_take(address));
                         continue;
                     }
                 }
@@ -151,11 +154,7 @@ pub(crate) async fn send(
             if let Some(before) = failed {
                 return Err(before.why);
             }
-            failed = Some(Failed {
-                address,
-                why: ForwardError::Unreachable,
-                was_reused: false,
-            });
+            failed = Some(Failed::to_take(address));
             continue;
         }
         tracing::debug!(%address, service = upstream.service, error = %error, "upstream broke off");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 use futures_util::future::try_join_all;
 use http::Request;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -19,7 +19,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 const MAIN_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9090;
 const KEYS_PORT: u16 = 9091;
-/// Counters of hops that came to another verdict than the hop before them.
+const COMPONENT: &str = "servicechain.dev/component";
+/// Counts what the next hop refused although it is good here.
 const DISAGREEMENTS: &str = "servicechain_verdict_disagreements_total";
 
 /// The status of a pod's answer to a request, which must ask for the connection's end.
@@ -102,6 +103,13 @@ pub async fn disagreements(client: &Client, pod: &Pod) -> anyhow::Result<u64> {
     let request = Request::get(proxy(pod, ADMIN_PORT, "metrics")?).body(Vec::new())?;
     let page = client.request_text(request).await?;
     let counted = page.lines().filter(|line| line.starts_with(DISAGREEMENTS));
+    let is_gateway = pod
+        .labels()
+        .get(COMPONENT)
+        .is_some_and(|component| component == "gateway");
+    if is_gateway && counted.clone().next().is_none() {
+        bail!("the gateway does not count {DISAGREEMENTS}");
+    }
     let counts = counted.map(|line| {
         let count = line.rsplit(' ').next().unwrap_or_default();
         count.parse::<u64>().with_context(|| line.to_owned())

@@ -3,6 +3,7 @@
 //! revoked is accepted, and hops do not disagree.
 #![cfg(test)]
 
+mod counts;
 mod partner;
 mod revocations;
 mod rotations;

@@ -4,7 +4,7 @@ use serde_json::json;
 use servicechain_keys::rotation::LaggardReason;
 use servicechain_keys::{BundleRefusal, Digest, Generation, KeyState as StateOfKey, NumericDate, PodId};
 use servicechain_operator::key_controller::KeyState;
-use servicechain_operator::key_controller::state::Laggard;
+use servicechain_operator::key_controller::state::{Falsehood, Laggard};
 
 use crate::world::{World, entry, read};
 
@@ -70,6 +70,38 @@ fn a_leader_that_knows_nothing_yet_says_what_was_said() {
         };
         assert_eq!(condition(&now), condition(&said));
         assert_eq!(now.issuers[0].state, "Signing");
+    }
+}
+
+#[test]
+fn a_verifier_that_is_not_believed_is_named_whatever_it_says() {
+    for (falsehood, reason, why, word) in [
+        (
+            Falsehood::NotAuthentic,
+            LaggardReason::Unreachable,
+            "an answer in its name is not sealed with its key",
+            "NotAuthentic",
+        ),
+        // It answers, and would be taken for one that is just being told.
+        (
+            Falsehood::Claim,
+            LaggardReason::Behind,
+            "it says that it holds a bundle which it does not hold",
+            "ClaimRefuted",
+        ),
+    ] {
+        let mut world = World::ready();
+        let liar = Laggard {
+            falsehood: Some(falsehood),
+            ..laggard("shop-b-7d9f-x1", reason)
+        };
+        lagging(&mut world, vec![liar]);
+        let judged = world.judged();
+        let (status, reason, message) = judged.says("KeysInSync");
+        assert_eq!((status, reason), ("False", "Laggards"));
+        let said = format!("shop-b-7d9f-x1 is not believed ({why}");
+        assert!(message.starts_with(&said), "{message}");
+        assert_eq!(judged.0.keys.unwrap().laggards[0].reason, word);
     }
 }
 

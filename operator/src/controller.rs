@@ -205,7 +205,9 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
     // 3. and 4. Its objects, built and applied.
     let (outcome, held) = match accepted.chain() {
         _ if not_kept.is_some() => (not_kept, Vec::new()),
-        Some(valid) => bring_about(context, &writer, &chain, valid, &mut found, keys.as_deref()).await,
+        Some(valid) if !chain.spec.paused => {
+            bring_about(context, &writer, &chain, valid, &mut found, keys.as_deref()).await
+        }
         _ => (None, Vec::new()),
     };
     // 5. What there is to say.

@@ -12,6 +12,9 @@ use crate::report::Row;
 use crate::rounds::{Series, interleave};
 use crate::settings::{Budget, Settings};
 
+/// Requests at the same time, where nobody says otherwise.
+const AT_ONCE: usize = 64;
+
 /// Reads the processor time of a process, or of several that count as one.
 pub(crate) struct Meter<'a> {
     pub(crate) of: &'static str,
@@ -49,8 +52,8 @@ impl<'a> Contender<'a> {
             address,
             requests,
             clients: Clients {
-                connections: 64,
-                at_once: 64,
+                connections: AT_ONCE,
+                at_once: AT_ONCE,
             },
             meters: Vec::new(),
             shares: Vec::new(),
@@ -106,8 +109,8 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Rounds of slices, as many as the budget allows. Each gets one slice ahead that does not count, in which caches and
-/// pools fill; `after` each slice logs may be thrown away.
+/// Rounds of slices, as many as the budget allows. Each is asked everything once and gets one slice ahead that does not
+/// count, in which caches and pools fill; `after` each slice logs may be thrown away.
 pub(crate) fn take_turns(
     settings: &Settings,
     load: &mut Load,
@@ -116,6 +119,10 @@ pub(crate) fn take_turns(
     after: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     for contender in contenders.iter_mut() {
+        let (address, all) = (contender.address, contender.requests.count());
+        // What goes wrong here goes wrong again, and is counted then.
+        let _ = load.open(address, &mut contender.requests, AT_ONCE, all);
+        load.close();
         contender.slice(settings, load)?;
         contender.shares.fill(Series::default());
         (contender.times, contender.rates) = (Series::default(), Series::default());

@@ -177,8 +177,18 @@ fn measure(
         Ok(seen)
     };
     // Where tokens come in turn, caches fill before anything counts.
-    for contender in group.iter_mut().filter(|contender| contender.requests.are_many()) {
-        slice(load, contender, Pace::Saturate)?;
+    for contender in group
+        .iter_mut()
+        .filter(|contender| contender.requests.count() > 1)
+    {
+        let proxy = proxies
+            .of(contender.who)
+            .context("a contender that does not run")?;
+        let (address, all) = (proxy.address(contender.way)?, contender.requests.count());
+        // What goes wrong here goes wrong again, and is counted then.
+        let _ = load.open(address, &mut contender.requests, CLIENTS.connections, all);
+        load.close();
+        proxy.process.forget_log()?;
     }
     let has_latency = group.iter().any(|contender| contender.with_latency);
     let first = budget.part(if has_latency { 0.85 } else { 1.0 });

@@ -124,9 +124,9 @@ impl Requests {
         }
     }
 
-    /// True if they differ from each other.
-    pub(crate) fn are_many(&self) -> bool {
-        self.texts.len() > 1
+    /// How many that differ from each other.
+    pub(crate) fn count(&self) -> usize {
+        self.texts.len()
     }
 
     fn turn(&mut self) -> usize {

@@ -19,6 +19,7 @@ const SAMPLES_A_SECOND: u32 = 1999;
 const ROUNDS: usize = 4;
 /// Functions that are shown of a process.
 const SHOWN: usize = 25;
+const LINE: usize = 120;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) fn of(
@@ -87,6 +88,7 @@ fn report(process: u32, file: &Path) -> Option<Vec<String>> {
     let sorted_by = |keys: &str, shown: usize| {
         let said = Command::new("perf")
             .args(["report", "--stdio", "--no-children", "--no-inline", "--quiet"])
+            .arg("--percentage=relative")
             .arg(format!("--sort={keys}"))
             .arg(format!("--pid={process}"))
             .arg("--input")
@@ -98,14 +100,19 @@ fn report(process: u32, file: &Path) -> Option<Vec<String>> {
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
         let lines = text
             .lines()
-            .map(str::trim_end)
             .filter(|line| line.contains('%') && !line.starts_with('#'));
-        Some(lines.take(shown).map(str::to_owned).collect::<Vec<_>>())
+        Some(lines.take(shown).map(tidy).collect::<Vec<_>>())
     };
     let mut lines = sorted_by("dso", 6)?;
     lines.push(String::new());
     lines.extend(sorted_by("symbol", SHOWN)?);
     Some(lines)
+}
+
+/// Without the empty columns behind it, and no longer than a line of a page.
+fn tidy(line: &str) -> String {
+    let text = line.trim_end_matches(|end: char| end == '-' || end.is_whitespace());
+    text.chars().take(LINE).collect()
 }
 
 fn ended_within(child: &mut Child, patience: Duration) -> bool {

@@ -139,11 +139,12 @@ impl Publisher {
             self.wait(count, held)
                 .context("the full list is not acknowledged by all")?;
         }
+        let mut longest = Duration::ZERO;
         for order in 0..orders {
-            let longest = measured.seconds.iter().copied().fold(0.0, f64::max);
-            if order > 0 && !budget.allows(Duration::from_secs_f64(longest * 1.5)) {
+            if order > 0 && !budget.allows(longest) {
                 break;
             }
+            let turn = Instant::now();
             self.settle(count);
             let held = self.generation();
             let (operator, others) = (ProcessorTime::of(std::process::id())?, pods.processor_time()?);
@@ -161,6 +162,7 @@ impl Publisher {
             measured.operator_millis.push(used.as_secs_f64() * 1e3);
             let used = pods.processor_time()?.since(&others);
             measured.pods_millis.push(used.as_secs_f64() * 1e3);
+            longest = longest.max(turn.elapsed());
         }
         measured.operator_megabytes = Some(resident("self")? / 1e6);
         let bytes = std::fs::metadata(&self.bundle)?.len();

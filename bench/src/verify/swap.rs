@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use http::HeaderMap;
 use servicechain_auth::Verifier;
 use servicechain_auth::specimen::bearing;
@@ -38,7 +38,7 @@ pub(super) fn measure(settings: &Settings, chain: &Chain, budget: Budget) -> Res
         is_verified(&verifier.judge(headers));
     }
     let mut full = chain.bundle();
-    full.revocations = revocations(chain, settings.amount(MAX_REVOCATIONS, 50));
+    full.revocations = revocations(chain, settings.amount(MAX_REVOCATIONS, 50))?;
     let mut contenders = [
         ("no_bundle_swaps", None),
         ("bundle_swaps", Some(chain.bundle())),
@@ -140,15 +140,18 @@ fn swap(chain: &Chain, verifier: &Verifier, mut bundle: Bundle, generation: u64)
     verifier.hold(chain.sign(&bundle));
 }
 
-/// Of sessions that none of the tokens belongs to.
-fn revocations(chain: &Chain, count: usize) -> Vec<Revocation> {
+/// Of sessions of the tokens' own issuer, to none of which they belong.
+fn revocations(chain: &Chain, count: usize) -> Result<Vec<Revocation>> {
+    let iss = &chain.issuer(RS256)?.iss;
     let issuers = chain.bundle().issuers;
+    let issuer = issuers.iter().find(|issuer| issuer.iss == *iss);
+    let issuer = issuer.context("no such issuer")?;
     let named = |number: usize| Revocation {
-        issuer: issuers[number % issuers.len()].name.clone(),
+        issuer: issuer.name.clone(),
         kind: RevocationKind::Sid,
         digest: ShortDigest::of(&format!("session-{number}")),
         issued_before: chain.now(),
         expires: None,
     };
-    (0..count).map(named).collect()
+    Ok((0..count).map(named).collect())
 }

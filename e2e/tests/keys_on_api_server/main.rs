@@ -11,6 +11,7 @@ mod pods;
 mod revocations;
 mod trust_rotation;
 mod two_leaders;
+mod verbs;
 
 use std::sync::Arc;
 
@@ -30,10 +31,13 @@ use leader::Leader;
 use pods::{Cluster, GATEWAY, ISSUER, RunningPod, SERVICE};
 
 /// One server for all tests of this file, each in a namespace of its own.
-async fn client() -> Client {
+async fn world() -> &'static World {
     static WORLD: OnceCell<World> = OnceCell::const_new();
-    let world = WORLD.get_or_init(async || World::start().await.unwrap()).await;
-    world.client().await.unwrap()
+    WORLD.get_or_init(async || World::start().await.unwrap()).await
+}
+
+async fn client() -> Client {
+    world().await.client().await.unwrap()
 }
 
 /// A chain with a gateway, a service and two issuer pods, all of which hold the newest keys.

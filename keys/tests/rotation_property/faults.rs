@@ -8,7 +8,7 @@ use servicechain_keys::{Revocation, RevocationKind, ShortDigest};
 use super::leader::Leader;
 use super::pod::{Hostility, Life, Pod, UNASKED};
 use super::signed::{KeyPool, Signed};
-use super::world::{ISSUER, World, date};
+use super::world::{ISSUER, World, date, subject_of};
 
 /// An issuer pod may be this far ahead and still vanish without a word; beyond, its tokens outlive what anybody knows.
 const HONEST_CLOCK: i64 = 30;
@@ -157,18 +157,29 @@ impl World {
         let signed_with: Vec<_> = (0..self.next_key)
             .filter(|key| self.last_expiry[*key] > 0)
             .collect();
-        let (kind, value) = if self.random.percent(60) && !signed_with.is_empty() {
-            let key = signed_with[self.random.below(signed_with.len())];
-            self.revoked_keys.push(key);
-            (RevocationKind::Key, KeyPool::get().keys[key].kid().to_owned())
-        } else {
-            (RevocationKind::Sub, format!("sub-{}", self.random.below(3)))
+        // Beyond every clock that jumps, or in the midst of the tokens there are.
+        let for_ever = self.time + 40_000_000;
+        let before = [for_ever, self.time + 300, self.time, self.time - 300][self.random.below(4)];
+        let (kind, value, issued_before) = match self.random.below(8) {
+            0..=3 if !signed_with.is_empty() => {
+                let key = signed_with[self.random.below(signed_with.len())];
+                self.revoked_keys.push(key);
+                let kid = KeyPool::get().keys[key].kid().to_owned();
+                (RevocationKind::Key, kid, for_ever)
+            }
+            0..=4 => (RevocationKind::Sub, subject_of(self.random.below(3)), before),
+            5..=6 => (RevocationKind::ClientId, subject_of(self.random.below(3)), before),
+            _ => (
+                RevocationKind::Issuer,
+                String::new(),
+                [self.time, self.time - 300][self.random.below(2)],
+            ),
         };
         let revocation = Revocation {
             issuer: ISSUER.to_owned(),
             kind,
             digest: ShortDigest::of(&value),
-            issued_before: date(self.time + 40_000_000),
+            issued_before: date(issued_before),
             expires: None,
         };
         if !self.revocations.contains(&revocation) {
@@ -194,11 +205,28 @@ impl World {
             return;
         };
         if let Some(highest) = self.highest.clone() {
-            let forged = self.signer.forge(&highest);
+            let for_another_chain = self.random.percent(50);
+            let forged = self.signer.forge(&highest, for_another_chain);
             let asked = self.pods[number].last_asked;
             self.deliver(number, Some(&forged));
             self.pods[number].last_asked = asked;
         }
+    }
+}
+
+impl World {
+    /// Somebody has kept an authentic bundle and brings it again, to whoever runs.
+    pub(crate) fn deliver_replayed(&mut self) {
+        let Some(number) = self.pick(|pod| pod.is_running() && pod.reachable) else {
+            return;
+        };
+        if self.history.is_empty() {
+            return;
+        }
+        let old = Arc::clone(&self.history[self.random.below(self.history.len())]);
+        let asked = self.pods[number].last_asked;
+        self.deliver(number, Some(&old));
+        self.pods[number].last_asked = asked;
     }
 }
 

@@ -27,6 +27,12 @@ pub(crate) enum Flaw {
     UnknownKeyNotAsked,
     /// What pods claim to hold is not read from them.
     NothingAdopted,
+    /// A streamed answer goes on under whatever bundle it began.
+    StreamsGoOn,
+    /// An issuer signs for whom its own bundle revokes.
+    RevokedAreGranted,
+    /// A revocation matches whatever `iat` says.
+    IssuedBeforeIgnored,
     /// Nothing is signed, nothing taken, while no leader acts.
     SilentOperatorStopsIssuers,
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use servicechain_keys::rotation::ListedPod;
-use servicechain_keys::{Bundle, Generation, KeyState, RevocationKind};
+use servicechain_keys::{Bundle, Generation, KeyState, Revocation, RevocationKind, ShortDigest};
 
 use super::flaw::Flaw;
 use super::pod::{Hostility, Life, Pod};
 use super::signed::{KeyPool, Signed, number_of};
-use super::world::{Token, World};
+use super::world::{Token, World, subject_of};
 
 /// What a hop says to a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,7 @@ impl World {
 
     /// I2 across restarts of the container: what was acknowledged as durable is there.
     pub(crate) fn check_start(&mut self, number: usize) {
+        self.streams.retain(|(at, _)| *at != number);
         let pod = &self.pods[number];
         if pod.held_generation() < pod.acknowledged && pod.hostility != Hostility::ClaimsHeld {
             let what = format!(
@@ -209,6 +210,13 @@ impl World {
                     found = Some(("I3", what));
                 }
             }
+            // I6: what was said to be revoked is streamed no more.
+            for (_, token) in self.streams.iter().filter(|(at, _)| *at == pod.number) {
+                if self.is_enforced_against(*token) {
+                    let what = format!("pod-{} still streams to a revoked token", pod.number);
+                    found = Some(("I6", what));
+                }
+            }
             // I6: what was said to be revoked is revoked here.
             for revocation in &self.revocations[..self.enforced] {
                 if !held.bundle.revocations.contains(revocation) {
@@ -250,6 +258,20 @@ impl World {
             issued,
             expiry: issued + lifetime,
         };
+        let held = pod.held.as_ref()?;
+        if revokes(held, token) && self.flaw != Flaw::RevokedAreGranted {
+            return None;
+        }
+        if pod.hostility != Hostility::ClaimsHeld
+            && pod.is_confirmed(self.time)
+            && pod.life == Life::Running
+            && self.is_enforced_against(token)
+        {
+            self.violate(
+                "I6",
+                format!("pod-{number} grants a token that was revoked before its birth"),
+            );
+        }
         let own = &mut self.pods[number].keys[place];
         own.last_expiry = own.last_expiry.max(token.expiry);
         self.last_expiry[token.key] = self.last_expiry[token.key].max(token.expiry);
@@ -313,18 +335,38 @@ impl World {
             self.violate("I5", what);
             return;
         }
-        let enforced = self.revocations[..self.enforced]
-            .iter()
-            .any(|revocation| match revocation.kind {
-                RevocationKind::Key => {
-                    revocation.digest
-                        == servicechain_keys::ShortDigest::of(KeyPool::get().keys[token.key].kid())
-                }
-                _ => revocation.digest == subject_digest(token),
-            });
-        if verdict == Verdict::Accepted && enforced && pod.is_confirmed(self.time) {
+        if verdict == Verdict::Accepted && self.is_enforced_against(token) && pod.is_confirmed(self.time) {
             self.violate("I6", format!("pod-{number} accepts a revoked token"));
+            return;
         }
+        // What nobody revoked is not refused as if it were.
+        let alive = clock < token.expiry && !revoked;
+        let anyhow_revoked = self
+            .revocations
+            .iter()
+            .any(|revocation| matches(revocation, token));
+        if verdict == Verdict::Refused && alive && !anyhow_revoked {
+            self.violate("I6", format!("pod-{number} refuses a token that nobody revoked"));
+        }
+        if verdict == Verdict::Accepted && self.random.percent(50) && self.streams.len() < 12 {
+            self.streams.push((number, token));
+        }
+    }
+
+    /// Some `revoke` that names it returned 0.
+    fn is_enforced_against(&self, token: Token) -> bool {
+        let enforced = &self.revocations[..self.enforced];
+        enforced.iter().any(|revocation| matches(revocation, token))
+    }
+
+    /// What is open at a pod is judged again at every bundle, and ends with its container.
+    pub(crate) fn judge_streams(&mut self, number: usize) {
+        if self.flaw == Flaw::StreamsGoOn {
+            return;
+        }
+        let mut streams = std::mem::take(&mut self.streams);
+        streams.retain(|(at, token)| *at != number || self.is_accepted(number, *token));
+        self.streams = streams;
     }
 
     fn judge(&mut self, number: usize, token: Token) -> Verdict {
@@ -375,11 +417,11 @@ impl World {
                 (false, false) => Verdict::UnknownKey,
             };
         };
-        let revoked = held.bundle.revocations.iter().any(|revocation| {
-            revocation.kind == RevocationKind::Sub
-                && revocation.digest == subject_digest(token)
-                && token.issued <= revocation.issued_before.as_seconds()
-        });
+        let revoked = if self.flaw == Flaw::IssuedBeforeIgnored {
+            revokes(held, Token { issued: 0, ..token })
+        } else {
+            revokes(held, token)
+        };
         let expired = pod.clock(self.time) >= token.expiry;
         if revoked || expired || view.state == KeyState::Withdrawn {
             return Verdict::Refused;
@@ -392,6 +434,26 @@ impl World {
     }
 }
 
-fn subject_digest(token: Token) -> servicechain_keys::ShortDigest {
-    servicechain_keys::ShortDigest::of(&format!("sub-{}", token.subject))
+/// As a verifier asks the bundle that it holds.
+fn revokes(held: &Signed, token: Token) -> bool {
+    let subject = subject_of(token.subject);
+    let handles = [
+        (RevocationKind::Issuer, ""),
+        (RevocationKind::Sub, &subject),
+        (RevocationKind::ClientId, &subject),
+    ];
+    handles
+        .into_iter()
+        .any(|(kind, value)| held.revokes(kind, value, token.issued))
+}
+
+/// As people mean it.
+fn matches(revocation: &Revocation, token: Token) -> bool {
+    let value = match revocation.kind {
+        RevocationKind::Key => KeyPool::get().keys[token.key].kid().to_owned(),
+        RevocationKind::Issuer => String::new(),
+        _ => subject_of(token.subject),
+    };
+    revocation.digest == ShortDigest::of(&value)
+        && (revocation.kind == RevocationKind::Key || token.issued <= revocation.issued_before.as_seconds())
 }

@@ -317,6 +317,7 @@ impl World {
             },
         };
         self.note_held(number, before);
+        self.judge_streams(number);
         if push.is_some() && dies != Dies::Not {
             self.restart_container(number);
             return None;

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use servicechain_keys::rotation::Base;
 use servicechain_keys::{
-    Algorithm, Bundle, BundleRefusal, ChainId, Digest, Generation, Held, HeldBundle, KeyState, SigningKey,
-    Taken, Trust, TrustKey, take,
+    Algorithm, Bundle, BundleRefusal, ChainId, Digest, Generation, Held, HeldBundle, KeyState, NumericDate,
+    Revocation, RevocationKind, ShortDigest, SigningKey, Taken, Trust, TrustKey, take,
 };
 
 /// More than any case uses.
@@ -103,6 +103,19 @@ impl Signed {
         self.keys.iter().find(|view| view.key == key)
     }
 
+    /// As a verifier that holds it says: by the crate's own index where it was really signed.
+    pub(crate) fn revokes(&self, kind: RevocationKind, value: &str, issued: u64) -> bool {
+        let issued = NumericDate::from_seconds(issued);
+        if let Some(opened) = &self.opened {
+            return opened.issuers()[0].revokes(kind, value, Some(issued));
+        }
+        let digest = ShortDigest::of(value);
+        let matches = |revocation: &Revocation| {
+            (revocation.kind, revocation.digest) == (kind, digest) && issued <= revocation.issued_before
+        };
+        self.bundle.revocations.iter().any(matches)
+    }
+
     pub(crate) fn base(&self) -> Base<'_> {
         Base {
             bundle: &self.bundle,
@@ -150,15 +163,22 @@ impl Signer {
         }
     }
 
-    /// What somebody without the trust key makes of a bundle: a higher generation, without revocations.
-    pub(crate) fn forge(&self, like: &Signed) -> Arc<Signed> {
+    /// What nobody may take: a higher generation without revocations, signed by somebody without the trust key, or by the
+    /// key itself for another chain.
+    pub(crate) fn forge(&self, like: &Signed, for_another_chain: bool) -> Arc<Signed> {
         let mut bundle = like.bundle.clone();
         bundle.generation = bundle.generation.next().next();
         bundle.revocations.clear();
         let mut forged = match self {
-            Self::Real { .. } => {
+            Self::Real { key, .. } => {
                 let other = TrustKey::from_seed(&[9; 32]).expect("any 32 bytes are a seed");
-                let opened = bundle.sign(&other).expect("well formed");
+                let signs = if for_another_chain {
+                    bundle.chain = ChainId::new("another").expect("a chain id");
+                    key
+                } else {
+                    &other
+                };
+                let opened = bundle.sign(signs).expect("well formed");
                 Signed::new(bundle, opened.digest(), false, Some(Arc::new(opened)))
             }
             Self::StandIn => Signed::new(bundle, Digest::of(b"forged"), false, None),

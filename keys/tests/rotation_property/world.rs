@@ -36,6 +36,7 @@ pub(crate) struct InFlight {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Token {
     pub(crate) key: usize,
+    /// Its `sub` and, as an issuer of ours has it, its `client_id`.
     pub(crate) subject: usize,
     pub(crate) issued: u64,
     pub(crate) expiry: u64,
@@ -67,6 +68,8 @@ pub(crate) struct World {
     pub(crate) next_key: usize,
     pub(crate) in_flight: Vec<InFlight>,
     pub(crate) tokens: Vec<Token>,
+    /// Answers that are still being streamed: the pod, and the token that was good when it began.
+    pub(crate) streams: Vec<(usize, Token)>,
     /// By pool index: when the last token signed by the key expires.
     pub(crate) last_expiry: Vec<u64>,
     pub(crate) removed: BTreeMap<usize, Generation>,
@@ -123,6 +126,7 @@ impl World {
             next_key: 0,
             in_flight: Vec::new(),
             tokens: Vec::new(),
+            streams: Vec::new(),
             last_expiry: vec![0; pool],
             removed: BTreeMap::new(),
             revoked_keys: Vec::new(),
@@ -175,6 +179,7 @@ impl World {
             192..=194 => self.order_rotation(),
             195..=196 => self.revoke(),
             197..=198 => self.deliver_late(),
+            _ if self.random.percent(50) => self.deliver_replayed(),
             _ => self.deliver_forged(),
         }
         for leader in &mut self.leaders {
@@ -438,6 +443,10 @@ impl World {
             }
         }
     }
+}
+
+pub(crate) fn subject_of(subject: usize) -> String {
+    format!("sub-{subject}")
 }
 
 pub(crate) fn workload(is_issuer: bool) -> Workload {

@@ -7,13 +7,14 @@ use servicechain_crds::ServiceChain;
 use crate::paint::tame_lines;
 
 /// Every condition of a chain, in the order in which one leads to the next.
-pub(crate) const CONDITIONS: [&str; 9] = [
+pub(crate) const CONDITIONS: [&str; 10] = [
     "Accepted",
     "StoresReady",
     "IssuersReady",
     "ServicesReady",
     "GatewayReady",
     "KeysInSync",
+    "ClocksInSync",
     "Progressing",
     "Degraded",
     "Ready",
@@ -67,6 +68,8 @@ pub(crate) fn troubles(chain: &ServiceChain) -> Vec<&Condition> {
     let is_bad = |condition: &&Condition| match condition.type_.as_str() {
         "Ready" | "Progressing" => false,
         "Degraded" => condition.status == "True",
+        // Unknown until every pod was heard.
+        "ClocksInSync" => condition.status == "False",
         _ => condition.status != "True",
     };
     let find = |kind| conditions(chain).iter().find(|condition| condition.type_ == kind);
@@ -77,7 +80,12 @@ pub(crate) fn troubles(chain: &ServiceChain) -> Vec<&Condition> {
 /// condition alone.
 pub(crate) fn in_the_way<'a>(chain: &'a ServiceChain, wanted: &str) -> Vec<&'a Condition> {
     let mut parts = troubles(chain);
-    parts.retain(|condition| !matches!(condition.type_.as_str(), "KeysInSync" | "Degraded"));
+    parts.retain(|condition| {
+        !matches!(
+            condition.type_.as_str(),
+            "KeysInSync" | "ClocksInSync" | "Degraded"
+        )
+    });
     if wanted == "Ready" && !parts.is_empty() {
         return parts;
     }

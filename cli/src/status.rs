@@ -19,9 +19,9 @@ use crate::{now, print};
 
 /// How often a chain that is watched is asked for. Asking again needs no right but `get` and outlives any lost
 /// connection.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const ASK_EVERY: Duration = Duration::from_secs(1);
 /// To the first line and column, and nothing below.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(crate) const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -44,13 +44,7 @@ pub(crate) enum Output {
 }
 
 pub(crate) async fn run(args: Args, no_color: bool) -> Result<(), Failure> {
-    if args.watch && args.output == Output::Text && !io::stdout().is_terminal() {
-        return Err(Failure::BadInput(
-            "--watch redraws a terminal, and standard output is none: leave it out, add `-o json`, or use \
-             `servicechain wait`"
-                .to_owned(),
-        ));
-    }
+    check_watch(args.watch, args.output)?;
     let cluster = Cluster::find(&args.place).await?;
     let paint = Paint::of(&io::stdout(), no_color);
     let chain = cluster.chain_or_others(&args.chain).await?;
@@ -64,6 +58,19 @@ pub(crate) async fn run(args: Args, no_color: bool) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// # Errors
+/// Where a table would be redrawn that nobody looks at.
+pub(crate) fn check_watch(is_watched: bool, output: Output) -> Result<(), Failure> {
+    if is_watched && output == Output::Text && !io::stdout().is_terminal() {
+        return Err(Failure::BadInput(
+            "--watch redraws a terminal, and standard output is none: leave it out, add `-o json`, or use \
+             `servicechain wait`"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Goes on while there is such a chain.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 use servicechain_crds::ServiceChain;
-use servicechain_crds::service_chain::status::{KeyStatus, KeysStatus, LaggardStatus};
+use servicechain_crds::service_chain::status::{KeyStatus, KeysStatus, RemarkStatus};
 use servicechain_operator::object_names::{COMPONENT_LABEL, Component};
 
 /// The keys of a chain and who holds them.
@@ -36,6 +36,20 @@ pub(crate) struct Holder {
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// The trust keys that it trusts; empty: nobody knows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub anchors: Vec<String>,
+    /// How many seconds its clock is ahead of the operator's, zero where both are in step; `None`: nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_offset_seconds: Option<i64>,
+    /// It serves without having heard the operator since it started, and may accept what was revoked just before.
+    pub unconfirmed: bool,
+    /// What it, or whoever answers for it, said falsely.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub falsehood: Option<String>,
+    /// Why it refused key bundles since it started, whoever sent them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -91,28 +105,26 @@ fn hops(chain: &ServiceChain) -> Vec<String> {
 fn holder(pod: &Pod, hop: &str, keys: Option<&KeysStatus>) -> Holder {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let named = keys.and_then(|keys| keys.laggards.iter().find(|laggard| laggard.pod == name));
-    let all_are_named = keys.is_some_and(|keys| {
-        i32::try_from(keys.laggards.len()).is_ok_and(|named| keys.laggard_count <= named)
-    });
-    let (state, generation, reason, since) = match (named, waiting(pod)) {
-        (
-            Some(LaggardStatus {
-                generation,
-                reason,
-                since,
-                ..
-            }),
-            _,
-        ) => (
-            HolderState::Laggard,
-            *generation,
-            Some(reason.clone()),
-            Some(since.0),
-        ),
+    let remark = keys.and_then(|keys| keys.remarks.iter().find(|remark| remark.pod == name));
+    let lag = named
+        .map(|named| (named.generation, &named.reason, Some(named.since.0)))
+        .or_else(|| remark.and_then(|remark| Some((remark.generation, remark.lags.as_ref()?, None))));
+    let remark = remark.cloned();
+    let is_remarked = remark.is_some();
+    let (state, generation, reason, since) = match (lag, waiting(pod)) {
+        (Some((generation, reason, since)), _) => {
+            (HolderState::Laggard, generation, Some(reason.clone()), since)
+        }
         (None, Some(why)) => (HolderState::NotRunning, None, Some(why), None),
-        (None, None) if all_are_named => (HolderState::Current, keys.map(|keys| keys.generation), None, None),
+        (None, None) if is_remarked || keys.is_some_and(names_every_laggard) => {
+            (HolderState::Current, keys.map(|keys| keys.generation), None, None)
+        }
         (None, None) => (HolderState::Unknown, None, None, None),
     };
+    // Of whom nothing is said, although everybody is named of whom there is something to say.
+    let is_plain = !is_remarked && state == HolderState::Current && keys.is_some_and(remarks_on_everybody);
+    let remark = remark.unwrap_or_default();
+    let signed_by = || keys.and_then(|keys| keys.signed_by.clone());
     Holder {
         pod: name,
         hop: hop.to_owned(),
@@ -120,7 +132,27 @@ fn holder(pod: &Pod, hop: &str, keys: Option<&KeysStatus>) -> Holder {
         state,
         reason,
         since,
+        anchors: if remark.anchors.is_empty() && state == HolderState::Current {
+            signed_by().into_iter().collect()
+        } else {
+            remark.anchors
+        },
+        clock_offset_seconds: remark.clock_offset_seconds.or(is_plain.then_some(0)),
+        unconfirmed: remark.unconfirmed,
+        falsehood: remark.falsehood,
+        refused: remark.refused,
     }
+}
+
+fn names_every_laggard(keys: &KeysStatus) -> bool {
+    let lags = |remark: &&RemarkStatus| remark.lags.is_some();
+    let named = keys.laggards.len().max(keys.remarks.iter().filter(lags).count());
+    i32::try_from(named).is_ok_and(|named| keys.laggard_count <= named)
+}
+
+/// An operator that is older than remarks says nobody's clock.
+fn remarks_on_everybody(keys: &KeysStatus) -> bool {
+    keys.signed_by.is_some() && keys.remark_count.is_none()
 }
 
 /// Why a pod's containers do not run.
@@ -214,6 +246,30 @@ mod tests {
             .map(|(name, ..)| name)
             .collect();
         assert_eq!(names, ["g1", "g2", "b", "i"]);
+    }
+
+    #[test]
+    fn what_is_said_of_nobody_is_known_only_if_everybody_is_named_of_whom_something_is_said() {
+        let running = json!({"running": {}});
+        let pods = [
+            pod("shop-a-7d9f5c6b8d-q7r8s", "a", &running),
+            pod("plain", "a", &running),
+        ];
+        let mut chain = chain(&json!([]), 0);
+        let clocks = |chain: &ServiceChain| -> Vec<Option<i64>> {
+            let held = held(chain, &pods);
+            held.pods
+                .iter()
+                .map(|holder| holder.clock_offset_seconds)
+                .collect()
+        };
+        assert_eq!(clocks(&chain), [Some(0), Some(12)]);
+        let keys = |chain: &mut ServiceChain, count| {
+            let status = chain.status.as_mut().unwrap();
+            status.keys.as_mut().unwrap().remark_count = count;
+        };
+        keys(&mut chain, Some(40));
+        assert_eq!(clocks(&chain), [None, Some(12)]);
     }
 
     #[test]

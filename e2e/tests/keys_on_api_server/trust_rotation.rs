@@ -120,7 +120,7 @@ async fn the_trust_key_is_replaced_by_order_whoever_leads_and_old_bundles_are_re
     let mut shop = Box::pin(Shop::start()).await;
     let alone = second_chain(&shop).await;
     // As other replicas read them when they began.
-    let (stale, others) = (shop.read_roots().await, shop.read_roots().await);
+    let (one, other) = (shop.read_roots().await, shop.read_roots().await);
     let rotating = Rotating::start(&shop.cluster, &shop.leader).await;
     let first = shop.cluster.roots.anchors();
     assert_eq!(first.len(), 1);
@@ -139,7 +139,7 @@ async fn the_trust_key_is_replaced_by_order_whoever_leads_and_old_bundles_are_re
     assert_eq!((both.len(), &both[0]), (2, &first[0]));
 
     // A crash after the next key was made: whoever leads next had read the Secret before.
-    let rotating = succeed(&mut shop, &stale, rotating).await;
+    let rotating = succeed(&mut shop, &one, rotating).await;
     shop.leader.track(&alone);
     assert_eq!(shop.cluster.roots.anchors(), both);
     // A chain without verifiers goes on by itself, and waits for nobody.
@@ -195,7 +195,7 @@ async fn the_trust_key_is_replaced_by_order_whoever_leads_and_old_bundles_are_re
         .await_state(&chain, "the next key's signature", switched(next.clone()))
         .await;
     // A crash between the switch and the end.
-    let rotating = succeed(&mut shop, &others, rotating).await;
+    let rotating = succeed(&mut shop, &other, rotating).await;
     shop.leader.track(&alone);
     let done = await_standing(&shop.cluster, &format!("done: trust key {next} signs alone")).await;
     assert!(!done.data.unwrap().contains_key("next.key"));
@@ -205,8 +205,8 @@ async fn the_trust_key_is_replaced_by_order_whoever_leads_and_old_bundles_are_re
     })
     .await
     .unwrap();
-    let state = shop.await_in_sync().await;
-    assert_eq!(state.signed_by.as_ref(), Some(&next));
+    let after = shop.await_in_sync().await;
+    assert_eq!(after.signed_by.as_ref(), Some(&next));
     for pod in &shop.pods {
         assert_eq!(pod.verifier.held().unwrap().signed_by(), next, "{}", pod.name);
     }

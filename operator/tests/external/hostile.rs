@@ -63,6 +63,28 @@ async fn an_issuer_that_does_not_answer_keeps_its_keys_and_is_named() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_is_away_keeps_its_keys_and_is_named() {
+    let (mut provider, known, unseen) = (Provider::start().await, new_key(), new_key());
+    provider.publish(&[&known]);
+    let chain = Chain::start(&[("corp", external(&provider.url))]).await;
+    let (known, unseen) = (
+        chain.token(&provider.url, &known),
+        chain.token(&provider.url, &unseen),
+    );
+    chain.await_passes(&known).await;
+    provider.stop().await;
+    assert_eq!(chain.present(&unseen).await, [Verdict::Unavailable; 2]);
+    assert_eq!(chain.present(&known).await, [Verdict::Passes; 2]);
+    let standing = chain
+        .await_standing("corp", "a problem", |standing| standing.problem.is_some())
+        .await;
+    let says = "nobody listens at its address".to_owned();
+    assert_eq!(standing.problem, Some(IssuerProblem::NotFetched(says)));
+    provider.start_again();
+    chain.await_refused(&unseen).await;
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let (problem, provider, _chain) = gone_bad(Manner::Redirects).await;
     assert!(

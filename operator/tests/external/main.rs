@@ -9,4 +9,5 @@ mod chain;
 mod hostile;
 mod learn;
 mod provider;
+mod tls;
 mod withdraw;

@@ -1,5 +1,6 @@
 //! An `OpenID` provider on loopback that does what it is told, good or bad, and counts what it is asked.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +13,8 @@ use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use servicechain_keys::{Algorithm, SigningKey};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
 
 /// What is answered to who asks for keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,11 @@ pub(crate) enum Manner {
 pub(crate) struct Provider {
     pub url: String,
     state: Arc<Published>,
+    address: SocketAddr,
+    /// None while it is away.
+    serving: Option<JoinHandle<()>>,
+    /// Listens to nobody, and keeps the port while it is away.
+    _port: TcpSocket,
 }
 
 #[derive(Default)]
@@ -45,18 +52,41 @@ struct Published {
 }
 
 impl Provider {
+    #[expect(clippy::unused_async, reason = "it must be called where tasks run")]
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let port = socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let address = port.local_addr().unwrap();
+        let url = format!("http://{address}");
         let state = Arc::new(Published::default());
         state.url.lock().unwrap().clone_from(&url);
+        let mut provider = Self {
+            url,
+            state,
+            address,
+            serving: None,
+            _port: port,
+        };
+        provider.start_again();
+        provider
+    }
+
+    /// From now on nobody listens at its address.
+    pub(crate) async fn stop(&mut self) {
+        let serving = self.serving.take().unwrap();
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+    }
+
+    /// At the address it had.
+    pub(crate) fn start_again(&mut self) {
+        let listener = socket(self.address).listen(64).unwrap();
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/keys", get(keys))
             .route("/elsewhere", get(elsewhere))
-            .with_state(Arc::clone(&state));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, state }
+            .with_state(Arc::clone(&self.state));
+        let serve = async move { axum::serve(listener, router).await.unwrap() };
+        self.serving = Some(tokio::spawn(serve));
     }
 
     pub(crate) fn publish(&self, keys: &[&SigningKey]) {
@@ -86,6 +116,14 @@ impl Provider {
     pub(crate) fn strayed(&self) -> usize {
         self.state.strayed.load(Ordering::SeqCst)
     }
+}
+
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Two may have a port of which at most one listens.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 pub(crate) fn jwk(key: &SigningKey) -> Value {

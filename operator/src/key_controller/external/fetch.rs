@@ -78,7 +78,7 @@ pub(super) enum FetchError {
     Address(NotPublic),
     #[error("nobody listens at its address")]
     Connect(#[source] io::Error),
-    #[error("its certificate is not accepted, or it speaks no TLS")]
+    #[error("{}", of_handshake(.0))]
     Tls(#[source] io::Error),
     #[error("it did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
@@ -298,6 +298,30 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 fn seconds(digits: &str) -> Option<Duration> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::from(u32::MAX))))
+}
+
+/// In words of our own: what a server shows before it is known to be the issuer's is nothing to pass on.
+fn of_handshake(error: &io::Error) -> &'static str {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+
+    let source = error.get_ref().and_then(|source| source.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(refusal)) = source else {
+        return "its certificate is not accepted, or it speaks no TLS";
+    };
+    match refusal {
+        Expired | ExpiredContext { .. } => "its certificate has expired; renew it",
+        NotValidYet | NotValidYetContext { .. } => "its certificate is not valid yet; look at both clocks",
+        NotValidForName | NotValidForNameContext { .. } => {
+            "its certificate is not for the host of its URL; use the name that is in the certificate"
+        }
+        UnknownIssuer => {
+            "its certificate is signed by an authority that is not trusted; give the issuer that authority as caBundle"
+        }
+        _ => "its certificate is not accepted",
+    }
 }
 
 /// What a fetch trusts: the certificates in `given` (PEM), or else the public ones.

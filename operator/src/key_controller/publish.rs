@@ -30,9 +30,9 @@ pub(super) async fn publish(
     read: Option<&str>,
     next: &Bundle,
 ) -> Result<(String, Arc<HeldBundle>), RoundError> {
-    let signed = Arc::new(next.sign(signer)?);
-    let version = place.replace(read, signed.bytes()).await?;
-    Ok((version, signed))
+    let bundle = Arc::new(next.sign(signer)?);
+    let version = place.replace(read, bundle.bytes()).await?;
+    Ok((version, bundle))
 }
 
 /// What is held once more, for another key to sign; none where this one did.

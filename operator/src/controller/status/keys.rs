@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use servicechain_crds::service_chain::status::{KeyStatus, KeysStatus, LaggardStatus};
 use servicechain_keys::rotation::LaggardReason;
-use servicechain_keys::{KeyState as StateOfKey, NumericDate};
+use servicechain_keys::{Digest, Generation, KeyState as StateOfKey, NumericDate};
 
 use super::pods;
 use super::reason::{Reason, Trouble};
@@ -64,26 +64,48 @@ pub(crate) fn judge(
             "it is tried again, see the operator's log",
         ))
     });
-    let Some((generation, digest)) = keys.newest else {
+    let Some(newest) = keys.newest else {
         let standing = stuck.unwrap_or_default();
         return Keys { standing, ..before() };
     };
-    let mut laggards: Vec<(bool, LaggardStatus, &Laggard)> = keys
-        .laggards
-        .iter()
+    let laggards = laggards(keys, said, observed);
+    let standing = stuck.unwrap_or_else(|| standing(keys, &laggards));
+    let clocks = clock_skew.map(|skew| remarks::clocks(keys, said, skew));
+    let status = newest_status(newest, keys, laggards, said);
+    Keys {
+        status: Some(acknowledged_first(status, said, keys)),
+        standing,
+        clocks: clocks.unwrap_or_default(),
+    }
+}
+
+/// Whether it is natural that it lags, what is said of it, and what is known. Those first that somebody must look after.
+fn laggards<'a>(
+    keys: &'a KeyState,
+    said: Option<&KeysStatus>,
+    observed: &Observed,
+) -> Vec<(bool, LaggardStatus, &'a Laggard)> {
+    let laggards = keys.laggards.iter();
+    let mut laggards: Vec<_> = laggards
         .map(|laggard| {
             let status = laggard_status(laggard, said);
             (is_excused(laggard, observed), status, laggard)
         })
         .collect();
-    // Those first that somebody must look after.
     laggards.sort_by(|one, other| (one.0, &one.1.pod).cmp(&(other.0, &other.1.pod)));
     laggards.dedup_by(|one, other| one.1.pod == other.1.pod);
-    let standing = stuck.unwrap_or_else(|| standing(keys, &laggards));
+    laggards
+}
+
+fn newest_status(
+    (generation, digest): (Generation, Digest),
+    keys: &KeyState,
+    laggards: Vec<(bool, LaggardStatus, &Laggard)>,
+    said: Option<&KeysStatus>,
+) -> KeysStatus {
     let entries = entries(keys);
     let (remarks, remark_count) = remarks::remarks(keys, said);
-    let clocks = clock_skew.map(|skew| remarks::clocks(keys, said, skew));
-    let status = KeysStatus {
+    KeysStatus {
         generation: i64::try_from(generation.number()).unwrap_or(i64::MAX),
         digest: digest.to_string(),
         acknowledged: count(keys.acknowledged),
@@ -99,11 +121,6 @@ pub(crate) fn judge(
         signed_by: keys.signed_by.clone(),
         remark_count: (remark_count > remarks.len()).then(|| count(remark_count)),
         remarks,
-    };
-    Keys {
-        status: Some(acknowledged_first(status, said, keys)),
-        standing,
-        clocks: clocks.unwrap_or_default(),
     }
 }
 

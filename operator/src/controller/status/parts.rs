@@ -280,51 +280,48 @@ fn part(
     observed: &Observed,
     keys: &Keys,
 ) -> Part {
-    let mut troubles = workload.troubles.clone();
-    let mut serves = workload.serves();
-    let mut awaited = workload
-        .starting
-        .clone()
-        .map(|sentence| (Reason::PodsStarting, sentence));
+    let starting = workload.starting.clone();
+    let mut part = Part {
+        serves: workload.serves(),
+        is_full: workload.is_full(),
+        is_rolling: workload.is_rolling,
+        troubles: workload.troubles.clone(),
+        awaited: starting.map(|sentence| (Reason::PodsStarting, sentence)),
+    };
     match component {
-        Component::Issuer(name) => {
-            let of_clients = chain
-                .issuer(name)
-                .map(|issuer| writes::of_clients(issuer, observed))
-                .unwrap_or_default();
-            let signs = keys::signs(keys.status.as_ref(), name);
-            if !signs {
-                let sentence =
-                    format!("issuer {name} has no Active key yet, every verifier must hold its key first");
-                awaited = Some((Reason::NoActiveKey, sentence));
-            }
-            serves = serves && signs && of_clients.is_empty();
-            troubles.extend(of_clients);
-        }
-        Component::Database { .. } => {
-            let waits = troubles
-                .iter()
-                .position(|trouble| trouble.reason == Reason::VolumeNotBound);
-            // The claim says why, where it can; its pod only that it waits.
-            let waits = waits.map(|index| troubles.remove(index));
-            let secret = store_secret(&chain.name, component);
-            let of_volume = stores::troubles(&object(&chain.name, component), &secret, waits, observed);
-            serves = serves && of_volume.is_empty();
-            troubles.extend(of_volume);
-        }
+        Component::Issuer(name) => look_at_issuer(&mut part, name, chain, observed, keys),
+        Component::Database { .. } => look_at_volume(&mut part, component, chain, observed),
         Component::Gateway | Component::Service(_) | Component::Cache { .. } => {}
     }
-    if keys.status.is_none() && !serves {
-        awaited = Some((
+    if keys.status.is_none() && !part.serves {
+        part.awaited = Some((
             Reason::NoBundleYet,
             "the chain's first key bundle is not written yet".to_owned(),
         ));
     }
-    Part {
-        serves,
-        is_full: workload.is_full(),
-        is_rolling: workload.is_rolling,
-        troubles,
-        awaited,
+    part
+}
+
+fn look_at_issuer(part: &mut Part, name: &str, chain: &ValidatedChain, observed: &Observed, keys: &Keys) {
+    let issuer = chain.issuer(name);
+    let of_clients = issuer.map(|issuer| writes::of_clients(issuer, observed));
+    let of_clients = of_clients.unwrap_or_default();
+    let signs = keys::signs(keys.status.as_ref(), name);
+    if !signs {
+        let sentence = format!("issuer {name} has no Active key yet, every verifier must hold its key first");
+        part.awaited = Some((Reason::NoActiveKey, sentence));
     }
+    part.serves &= signs && of_clients.is_empty();
+    part.troubles.extend(of_clients);
+}
+
+fn look_at_volume(part: &mut Part, component: Component<'_>, chain: &ValidatedChain, observed: &Observed) {
+    let mut troubles = part.troubles.iter();
+    let waits = troubles.position(|trouble| trouble.reason == Reason::VolumeNotBound);
+    // The claim says why, where it can; its pod only that it waits.
+    let waits = waits.map(|index| part.troubles.remove(index));
+    let secret = store_secret(&chain.name, component);
+    let of_volume = stores::troubles(&object(&chain.name, component), &secret, waits, observed);
+    part.serves &= of_volume.is_empty();
+    part.troubles.extend(of_volume);
 }

@@ -1,6 +1,7 @@
 //! What the API server would not do, by the component that it concerns, and the Secrets of users that are not there. It
 //! must not know conditions.
 
+use servicechain_crds::ValidatedChain;
 use servicechain_crds::validated::{Client, Issuer};
 
 use super::reason::{Reason, Trouble};
@@ -37,6 +38,12 @@ pub(crate) fn unwritten<'a>(
         of(name, write_failed(failure), is_absent)
     });
     taken.chain(failed).collect()
+}
+
+/// Whether a person has to make or mend a Secret. Secrets are not watched: nobody tells when that was done.
+pub(crate) fn awaits_a_secret(chain: &ValidatedChain, observed: &Observed) -> bool {
+    let mut issuers = chain.issuers.iter();
+    issuers.any(|issuer| !of_clients(issuer, observed).is_empty())
 }
 
 /// Clients whose Secret is not there, lacks a key, or is another client's: their issuer does not know them.

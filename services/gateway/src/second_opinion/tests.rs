@@ -221,7 +221,14 @@ fn a_401_that_is_no_verdict_of_an_equal_is_the_clients_as_it_is() {
     let odd = LYING.replace("servicechain-verdict: 1", "servicechain-verdict: x");
     for own in [of_an_application, newer, odd] {
         let chain = Chain::new(&[own.leak(), HONEST], |_, _| ());
-        let answers: Vec<u16> = (0..20).map(|_| status(&chain.ask("GET", "\r\n"))).collect();
+        let answers: Vec<String> = (0..20).map(|_| chain.ask("GET", "\r\n")).collect();
+        assert!(
+            answers
+                .iter()
+                .all(|answer| !answer.contains("servicechain-verdict")),
+            "{answers:?}"
+        );
+        let answers: Vec<u16> = answers.iter().map(|answer| status(answer)).collect();
         let refused = answers.iter().filter(|status| **status == 401).count();
         assert!(
             answers.iter().all(|status| [200, 401].contains(status)),

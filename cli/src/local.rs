@@ -132,9 +132,6 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
         () = signals.next() => return Ok(()),
     }
 
-    for problem in publisher.problems() {
-        tracing::warn!("{problem}");
-    }
     let record = Running {
         chain: chain.name.clone(),
         pid: std::process::id(),
@@ -154,8 +151,8 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
         .with_context(|| format!("the running chain cannot be recorded in {}", directory.display()))?;
     let paint = Paint::of(&io::stdout(), no_color);
     if args.json {
-        let token = token::get(&record, &token::Wanted::default()).await?;
-        print(&format!("{}\n", show::json(&addresses, &token)))?;
+        let token = first_token(&record).await?;
+        print(&format!("{}\n", show::json(&addresses, token.as_deref())))?;
     } else {
         let banner = show::Banner {
             chain: &chain,
@@ -182,6 +179,14 @@ pub(crate) async fn run(args: Args, state: &StateArgs, no_color: bool) -> Result
         () = signals.next() => {}
     }
     Ok(())
+}
+
+/// None where all issuers are somebody else's: so are their clients.
+async fn first_token(record: &Running) -> anyhow::Result<Option<String>> {
+    if record.issuers.iter().all(|issuer| issuer.clients.is_empty()) {
+        return Ok(None);
+    }
+    token::get(record, &token::Wanted::default()).await.map(Some)
 }
 
 /// What ends a chain: Ctrl-C or SIGTERM.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use servicechain_auth::{Hop, VerifierConfig};
-use servicechain_keys::{Trust, Workload};
+use servicechain_keys::Workload;
 use servicechain_operator::key_controller::Roots;
 use servicechain_runtime::clock::Clock;
 use servicechain_runtime::lifecycle::Lifecycle;

@@ -1,6 +1,6 @@
 //! The real publisher of keys, over a file instead of a ConfigMap and over the parts of this process instead of pods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,9 +12,13 @@ use servicechain_crds::service_chain::issuers::ObjectKey;
 use servicechain_crds::validated::{Issuer, IssuerKind};
 use servicechain_keys::rotation::ListedPod;
 use servicechain_keys::{ChainId, PodId, RootSecret, TrustKey, Workload};
-use servicechain_operator::key_controller::{BundleFile, KeyController, Pod, Roots, TrustKeys, knock};
+use servicechain_operator::key_controller::state::{IssuerProblem, IssuerStanding};
+use servicechain_operator::key_controller::{
+    BundleFile, KeyController, KeyState, Pod, Roots, TrustKeys, knock,
+};
 use servicechain_runtime::clock::Clock;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use zeroize::Zeroizing;
 
@@ -138,21 +142,11 @@ impl Publisher {
             let router = controller.knock_port().router();
             tokio::spawn(knock::serve(listener, router, shutdown.clone()));
         }
+        tokio::spawn(tell_of_issuers(controller.state()));
         Ok(Self {
             controller,
             _shutdown: shutdown.drop_guard(),
         })
-    }
-
-    /// What is wrong with the key sets that were given.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        let state = self.controller.state();
-        let state = state.borrow();
-        let problems = state.issuers.iter().filter_map(|(name, standing)| {
-            let problem = standing.problem.as_ref()?;
-            Some(format!("issuer {name}: {}", problem.says()))
-        });
-        problems.collect()
     }
 
     /// The id of the key that signs, by the name of its issuer.
@@ -165,4 +159,32 @@ impl Publisher {
             .filter_map(|(issuer, _)| active(&issuer.name))
             .collect()
     }
+}
+
+/// Tells what is wrong with the keys of issuers that this chain does not run, once for each thing, until the publisher
+/// ends. Fetches tell of themselves.
+async fn tell_of_issuers(mut states: watch::Receiver<Arc<KeyState>>) {
+    let mut told = BTreeSet::new();
+    loop {
+        let wrong = sentences(&states.borrow_and_update());
+        for sentence in wrong.difference(&told) {
+            tracing::warn!("{sentence}");
+        }
+        told = wrong;
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn sentences(state: &KeyState) -> BTreeSet<String> {
+    let of_issuer = |(name, standing): (&String, &IssuerStanding)| {
+        let problem = standing.problem.as_ref();
+        let problem = problem.filter(|problem| !matches!(problem, IssuerProblem::NotFetched(_)));
+        let said = problem.map(IssuerProblem::says).into_iter();
+        let said = said.chain(standing.refused.iter().map(String::as_str));
+        said.map(|says| format!("issuer {name}: {says}"))
+            .collect::<Vec<_>>()
+    };
+    state.issuers.iter().flat_map(of_issuer).collect()
 }

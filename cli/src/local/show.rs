@@ -41,14 +41,11 @@ impl Banner<'_> {
             paint.bold(&chain.name),
             self.stores
         );
-        let width = self
-            .addresses
-            .issuers
-            .iter()
-            .map(|(_, url)| url.len())
-            .max()
-            .unwrap_or_default();
-        let width = width.max(self.addresses.gateway.len());
+        let urls = self.addresses.issuers.iter().map(|(_, url)| url);
+        let foreign = chain.issuers.iter().filter(|issuer| issuer.managed().is_none());
+        let urls = urls.chain(foreign.clone().map(|issuer| &issuer.url));
+        let width = urls.chain([&self.addresses.gateway]).map(String::len).max();
+        let width = width.unwrap_or_default();
         for ((issuer, managed), (_, url)) in chain.managed_issuers().zip(&self.addresses.issuers) {
             let key = self
                 .keys
@@ -61,11 +58,11 @@ impl Banner<'_> {
                 key.unwrap_or_default()
             );
         }
-        for issuer in &chain.issuers {
-            let keys = match &issuer.kind {
-                IssuerKind::Managed(_) => continue,
-                IssuerKind::External(_) => "its keys are fetched",
-                IssuerKind::Static(_) => "its keys are given",
+        for issuer in foreign {
+            let keys = if matches!(issuer.kind, IssuerKind::External(_)) {
+                "its keys are fetched"
+            } else {
+                "its keys are given"
             };
             let _ = writeln!(text, "  issuer   {:width$}   {keys}", issuer.url);
         }
@@ -126,23 +123,33 @@ impl Banner<'_> {
         let host = host.unwrap_or_default();
         let program = &self.program;
         let bearer = r#"-H "Authorization: Bearer $TOKEN""#;
+        let has_client = self
+            .chain
+            .managed_issuers()
+            .any(|(_, managed)| !managed.clients.is_empty());
+        let (intro, get, token) = if has_client {
+            let get = format!("{program} token{which}");
+            ("try it:", Some(format!("export TOKEN=$({get})")), get)
+        } else {
+            let echo = r#"echo "$TOKEN""#.to_owned();
+            ("try it, with an access token of an issuer in TOKEN:", None, echo)
+        };
         let commands = [
-            format!("export TOKEN=$({program} token{which})"),
             format!(
                 r#"curl -X PUT {bearer}{host} -H 'Content-Type: application/json' -d '{{"name":"lamp"}}' {url}/items/1"#
             ),
             format!("curl {bearer}{host} {url}/items/1"),
-            format!("{program} token{which} | {program} explain{which}"),
+            format!("{token} | {program} explain{which}"),
         ];
-        text.push_str("  try it:\n");
-        for command in commands {
+        let _ = writeln!(text, "  {intro}");
+        for command in get.into_iter().chain(commands) {
             let _ = writeln!(text, "    {}", paint.bold(&command));
         }
     }
 }
 
-/// The one line for programs.
-pub(crate) fn json(addresses: &Addresses, token: &str) -> String {
+/// The one line for programs. There is no token where the chain runs no issuer that has a client.
+pub(crate) fn json(addresses: &Addresses, token: Option<&str>) -> String {
     let map = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
     json!({
         "gateway": addresses.gateway,
@@ -237,9 +244,47 @@ ready in 0.4 s · Ctrl-C ends it
     }
 
     #[test]
+    fn where_others_run_all_issuers_nothing_is_said_to_get_a_token_from() {
+        let chain = r#"{"apiVersion": "servicechain.dev/v1alpha1", "kind": "ServiceChain",
+            "metadata": {"name": "shop", "namespace": "shop"},
+            "spec": {
+                "audiences": ["shop"],
+                "issuers": [{"name": "corp", "external": {"url": "https://idp.example.com/realms/corp"}}],
+                "gateway": {"routes": [{"name": "items", "service": "a"}]},
+                "services": [{"name": "a", "database": {"managed": {}}}]
+            }}"#;
+        let chain = servicechain_crds::read(chain).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let banner = Banner {
+            chain: &chain,
+            addresses: &Addresses {
+                issuers: Vec::new(),
+                ..addresses()
+            },
+            stores: "embedded stores",
+            program: "servicechain".to_owned(),
+            keys: &BTreeMap::new(),
+            is_alone: true,
+            took: Duration::from_millis(420),
+        };
+        assert_eq!(
+            banner.render(Paint::Plain),
+            r#"chain shop · 1 service · embedded stores
+  issuer   https://idp.example.com/realms/corp   its keys are fetched
+  gateway  http://127.0.0.1:8080                 /  ->  a
+  try it, with an access token of an issuer in TOKEN:
+    curl -X PUT -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"name":"lamp"}' http://127.0.0.1:8080/items/1
+    curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8080/items/1
+    echo "$TOKEN" | servicechain explain
+ready in 0.4 s · Ctrl-C ends it
+
+"#
+        );
+    }
+
+    #[test]
     fn programs_read_one_line() {
         assert_eq!(
-            json(&addresses(), "x.y.z"),
+            json(&addresses(), Some("x.y.z")),
             r#"{"admin":{"a":"http://127.0.0.1:5","gateway":"http://127.0.0.1:4"},"gateway":"http://127.0.0.1:8080","issuer":"http://127.0.0.1:41001","services":{"a":"http://127.0.0.1:1","b":"http://127.0.0.1:2","c":"http://127.0.0.1:3"},"token":"x.y.z"}"#
         );
     }

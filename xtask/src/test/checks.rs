@@ -68,18 +68,17 @@ pub(super) fn api_server() -> Result<()> {
     ]);
     tests.env("SERVICECHAIN_BIN", programs);
     check("API server tests", tests)?;
-    let mut tests = cargo([
-        "test",
-        "--locked",
-        "--package",
-        "servicechain-operator",
-        "--features",
-        "keycloak",
-        "--test",
-        "keycloak",
-    ]);
-    tests.env("SERVICECHAIN_BIN", super::keycloak::ensure_keycloak()?);
-    check("Keycloak test", tests)
+    let keycloak = super::keycloak::ensure_keycloak()?;
+    for (what, package) in [
+        ("keys of Keycloak", "servicechain-operator"),
+        ("chain that trusts Keycloak", "servicechain"),
+    ] {
+        let mut tests = cargo(["test", "--locked", "--package", package]);
+        tests.args(["--features", "keycloak", "--test", "keycloak"]);
+        tests.env("SERVICECHAIN_BIN", &keycloak);
+        check(what, tests)?;
+    }
+    Ok(())
 }
 
 /// Licences, bans and sources need no network; advisories need their database, and are left out aloud without it.

@@ -1,12 +1,12 @@
 //! The trust key is replaced by order, step by step, with a new leader between any two of them.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use servicechain_crds::ServiceChain;
 use servicechain_e2e::cluster::await_seen;
-use servicechain_keys::{BundleRefusal, ChainId, HeldBundle, Trust, TrustAnchor};
+use servicechain_keys::{BundleRefusal, ChainId, Generation, HeldBundle, Trust, TrustAnchor};
 use servicechain_operator::clock;
 use servicechain_operator::controller::accepted;
 use servicechain_operator::key_controller::trust_secret::{
@@ -226,4 +226,46 @@ async fn the_trust_key_is_replaced_by_order_whoever_leads_and_old_bundles_are_re
     let kept = secret(&shop.cluster).await;
     assert!(!kept.data.unwrap().contains_key("next.key"));
     drop(rotating);
+}
+
+#[tokio::test]
+async fn by_order_a_chain_begins_anew_although_none_of_its_pods_is_believed() {
+    let shop = Box::pin(Shop::start()).await;
+    let old = shop.await_in_sync().await;
+    shop.leader.keys.end().await;
+    let secrets: Api<Secret> = shop.cluster.api();
+    for name in [TRUST_KEY_SECRET, "servicechain-root-secret"] {
+        secrets.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let client = &shop.cluster.client;
+    let anew = OperatorRoots::ensure(client, &shop.cluster.namespace, Missing::MadeAnew);
+    let anew = anew.await.unwrap();
+    // As a pass keeps it under the new root secret.
+    let kept = accepted::keep(&shop.cluster.chain, &anew.secret);
+    let maps: Api<ConfigMap> = shop.cluster.api();
+    let name = kept.metadata.name.clone().unwrap();
+    maps.replace(&name, &PostParams::default(), &kept).await.unwrap();
+    let leader = Leader::start(client, &anew, LeaseState::always_held()).await;
+    leader.track(&shop.cluster.chain);
+    let begun = leader
+        .await_state(&shop.cluster.chain, "a bundle by the new key", |state| {
+            state.newest.is_some() && state.laggards.len() == 4
+        })
+        .await;
+    assert_eq!(begun.newest.unwrap().0, Generation::new(1));
+    assert_ne!(begun.signed_by, old.signed_by);
+    assert!(
+        begun
+            .laggards
+            .iter()
+            .all(|laggard| laggard.word() == "NotAuthentic")
+    );
+    assert_eq!(
+        signed_by(&shop.cluster, &shop.cluster.chain, &anew.anchors()).await,
+        anew.anchors()[0].kid()
+    );
+    assert!(
+        leader.keys.bundle_exists(&shop.cluster.uid()),
+        "templates wait for it"
+    );
 }

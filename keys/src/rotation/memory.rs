@@ -119,6 +119,12 @@ impl Memory {
         self.settled && self.version.as_deref() == Some(version)
     }
 
+    /// By order, for a chain whose every bundle is signed by a key that is gone: nothing that a pod holds counts, and
+    /// nobody is waited for. Pods that are not believed any more could not be heard.
+    pub fn begin_anew(&mut self) {
+        self.settled = true;
+    }
+
     fn unsettle(&mut self) {
         self.settled = false;
         self.pods.values_mut().for_each(|known| known.heard = false);

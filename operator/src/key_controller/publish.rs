@@ -67,9 +67,12 @@ impl Leader {
         self.evidence.lock().memory.is_settled() && base.is_some_and(|base| base.in_config_map)
     }
 
-    /// Nothing is known of a chain but that somebody else signed its bundles.
-    pub(super) fn may_begin_anew(&self) -> Result<(), RoundError> {
+    /// Nothing is known of a chain but that somebody else signed its bundles. Where that is an order, it begins anew
+    /// without a word of its pods: these believe neither this operator nor it them until they are replaced, which waits
+    /// for the new bundle.
+    pub(super) fn begin_anew(&self) -> Result<(), RoundError> {
         if self.roots.trust_keys.replaces_lost() {
+            self.evidence.lock().memory.begin_anew();
             return Ok(());
         }
         Err(RoundError::AnotherTrustKey)

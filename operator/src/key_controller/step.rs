@@ -118,7 +118,7 @@ impl Leader {
             asked.at_pods.iter().map(|bundle| Base::from(bundle.as_ref())),
         );
         if base.is_none() && (not_ours == Some(BundleRefusal::Anchor) || asked.by_another_key) {
-            self.may_begin_anew()?;
+            self.begin_anew()?;
         }
         let round = Round {
             now: NumericDate::from((self.clock)()),

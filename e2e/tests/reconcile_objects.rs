@@ -572,6 +572,32 @@ async fn an_edit_that_only_the_operators_settings_refuse_changes_neither_objects
 }
 
 #[tokio::test]
+async fn a_secret_that_somebody_makes_is_seen_although_secrets_are_not_watched() {
+    let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
+    let mut issuer = serde_json::to_value(&stage.chain.spec.issuers[0]).unwrap();
+    issuer["managed"]["clients"][0]["secretRef"] = json!({"name": "given"});
+    stage.edit(json!({"spec": {"issuers": [issuer]}})).await;
+    let missing = "the Secret given of client demo does not exist";
+    let told = async |is_told: bool| {
+        await_seen(missing, DEADLINE, async || {
+            let message = stage.condition("IssuersReady").await.2;
+            (message.contains(missing) == is_told).then_some(()).ok_or(message)
+        })
+        .await
+        .unwrap();
+    };
+    told(true).await;
+    stage.pass().await;
+    let given: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "given"}, "stringData": {"clientID": "demo", "clientSecret": "a word of thirty-two letters and more"},
+    }))
+    .unwrap();
+    let secrets = stage.api::<Secret>();
+    secrets.create(&PostParams::default(), &given).await.unwrap();
+    told(false).await;
+}
+
+#[tokio::test]
 async fn a_namespace_that_is_being_deleted_is_not_fought_for_and_the_operator_goes_on() {
     let stage = Stage::of(World::start().await.unwrap(), &["a"]).await;
     let namespaces = Api::<Namespace>::all(stage.client.clone());

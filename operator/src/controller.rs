@@ -239,7 +239,9 @@ async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Dur
         ..
     } = &found.observed;
     let told_by_events = !observed::eventful(claims, pods, stateful_sets).is_empty();
-    Ok(if is_complete && !told_by_events {
+    let awaits_a_secret =
+        (accepted.chain()).is_some_and(|valid| status::awaits_a_secret(valid, &found.observed));
+    Ok(if is_complete && !told_by_events && !awaits_a_secret {
         RESYNC
     } else {
         IN_THE_WAY

@@ -24,6 +24,7 @@ use servicechain_crds::service_chain::status::ServiceChainStatus;
 use self::conditions::{Verdict, condition};
 use self::parts::Parts;
 use self::verdicts::{of_acceptance, unjudged, verdicts};
+pub(crate) use self::writes::awaits_a_secret;
 use super::accepted::Accepted;
 use super::observed::Observed;
 use super::resources::{Applied, Resources};

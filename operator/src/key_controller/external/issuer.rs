@@ -120,7 +120,11 @@ impl Issuer {
         let tls = match self.trust() {
             Ok(tls) => tls,
             Err(problem) => {
-                tracing::warn!(issuer = self.source.name, problem, "an issuer's keys cannot be fetched");
+                tracing::warn!(
+                    issuer = self.source.name,
+                    problem,
+                    "an issuer's keys cannot be fetched"
+                );
                 self.known.send_modify(|known| known.problem = Some(problem));
                 changed.notify_one();
                 return self.answer_nothing().await;

@@ -19,7 +19,7 @@ async fn trace_with(collector: &Collector, name: &str, steps: &[&str]) -> (Span,
         let traces = collector.traces(name);
         let has = |(_, spans): &&(Span, Vec<Span>)| {
             let is_there = |step: &&str| spans.iter().any(|span| span.name == **step);
-            steps.iter().all(|step| is_there(&step))
+            steps.iter().all(is_there)
         };
         let found = traces.iter().find(has).cloned();
         found.ok_or_else(|| format!("{} traces of that name", traces.len()))

@@ -40,6 +40,8 @@
 //! | a revoked key stays; a pod is left out at once | I6 |
 //! | offers of other workloads are staged | I7 |
 //! | a lost key keeps its place; an order to rotate is ignored; stamps from the future stay; revocations are left out of every other bundle | I9 |
+//! | a kind of revocation is left out | I9 |
+//! | what was issued at the very time of a revocation counts as later (`revocation_index`) | I6 |
 //! | the waits for a vanished pod, a late verifier, the operator's clock alone, the previous key's retirement, the next generation, an absent `ConfigMap` taken as known | `rotation_rules` |
 
 #![expect(

@@ -138,7 +138,7 @@ impl Isolation {
             let found = cluster.ask(GET, cluster.api::<Pod>().get_opt(&ended.pod)).await;
             let same = found.map(|pod| pod.filter(|pod| pod.uid().as_ref() == Some(&ended.uid)));
             let is_sent_to = endpoints.as_ref().map(|endpoints| endpoints.contains(&ended.uid));
-            outcomes.push(ended.outcome(same.ok(), is_sent_to));
+            outcomes.push(ended.outcome(same, is_sent_to));
         }
         outcomes
     }
@@ -159,10 +159,10 @@ pub(super) struct Outcome {
 }
 
 impl Isolated {
-    /// `None` is what could not be asked; `Some(None)` a pod that is not there any more.
-    fn outcome(&self, found: Option<Option<Pod>>, is_sent_to: Option<bool>) -> Outcome {
-        let has_ended = found.as_ref().map(Option::is_none);
-        let spec = found.flatten().and_then(|pod| pod.spec);
+    /// `found` is the pod, if it is still there; `is_sent_to` is `None` where that could not be asked.
+    fn outcome(&self, found: Result<Option<Pod>, Unanswered>, is_sent_to: Option<bool>) -> Outcome {
+        let has_ended = found.as_ref().ok().map(Option::is_none);
+        let spec = found.ok().flatten().and_then(|pod| pod.spec);
         Outcome {
             pod: tame(&self.pod, LONGEST_NAME),
             reason: tame(&self.reason, LONGEST_REASON),
@@ -333,15 +333,15 @@ mod tests {
         };
         let there = pod(&json!({}), "2026-01-01T00:00:00Z");
         for (found, is_sent_to, says) in [
-            (Some(None), Some(true), "shop-b-1 (Unreachable) was ended"),
+            (Ok(None), Some(true), "shop-b-1 (Unreachable) was ended"),
             (
-                Some(Some(there)),
+                Ok(Some(there)),
                 Some(false),
                 "shop-b-1 (Unreachable) was told to end, and no Service sends to it; its node worker-2 has not said that \
                  it did, so it may still run there. Once that node is surely off: kubectl delete pod --force shop-b-1",
             ),
             (
-                None,
+                Err(Unanswered::Unreachable(String::new())),
                 None,
                 "shop-b-1 (Unreachable) was told to end, and whether Services send to it could not be asked; whether it \
                  did could not be asked",

@@ -58,7 +58,8 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Named {
-    /// Every token that the key of this id (`kid`) signed; the key is trusted no more
+    /// Every token that the key of this id (`kid`) signed; the key is trusted no more. Its beginning will do, as
+    /// `servicechain keys` shows it
     #[arg(long, value_name = "KID")]
     key: Option<String>,
     /// Every token about this subject (`sub`) until now
@@ -93,11 +94,19 @@ struct Refused<'a> {
     seconds: f64,
 }
 
-pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
     let begun = Instant::now();
     let cluster = Cluster::find(&args.place).await?;
     let chain = cluster.chain_or_others(&args.chain).await?;
     order::known_issuer(&chain, &args.issuer)?;
+    if let Some(given) = &args.named.key {
+        match order::known_key(&chain, &args.issuer, given) {
+            Ok(kid) => args.named.key = Some(kid),
+            // Gone because it is revoked: the same order again.
+            Err(_) if order::is_there(&cluster, &order::revocation(&args, now())).await? => (),
+            Err(unknown) => return Err(unknown),
+        }
+    }
     if args.isolate {
         isolate::check_rights(&cluster).await?;
     }

@@ -9,9 +9,12 @@ use servicechain_crds::service_chain::issuers::ObjectName;
 use servicechain_crds::{Revocation, RevocationSpec, ServiceChain};
 
 use super::{Args, LONGEST_NAME};
-use crate::cluster::{Cluster, Question};
+use crate::cluster::{Cluster, Question, Unanswered};
 use crate::outcome::Failure;
 use crate::paint::tame;
+
+/// So many letters of a key's id `servicechain keys` shows; fewer are none.
+const SHOWN: usize = 4;
 
 /// Refuses an issuer that the chain does not have, and names those it has.
 pub(super) fn known_issuer(chain: &ServiceChain, issuer: &str) -> Result<(), Failure> {
@@ -34,6 +37,46 @@ pub(super) fn known_issuer(chain: &ServiceChain, issuer: &str) -> Result<(), Fai
         "chain {name} has no issuer {:?}; {there_are}",
         tame(issuer, LONGEST_NAME)
     )))
+}
+
+/// The whole id of the issuer's one key that is called `given`, or begins so. One that no verifier holds is refused: a key
+/// that is mistyped must not seem revoked.
+pub(super) fn known_key(chain: &ServiceChain, issuer: &str, given: &str) -> Result<String, Failure> {
+    let keys = chain.status.as_ref().and_then(|status| status.keys.as_ref());
+    let all = keys.into_iter().flat_map(|keys| &keys.entries);
+    let kids: Vec<&str> = all
+        .filter(|key| key.issuer == issuer)
+        .map(|key| key.kid.as_str())
+        .collect();
+    let beginning = given.trim_end_matches('…');
+    let is_meant = |kid: &&str| beginning.len() >= SHOWN && kid.starts_with(beginning);
+    let mut meant: Vec<&str> = kids.iter().copied().filter(is_meant).collect();
+    if kids.contains(&given) {
+        meant = vec![given];
+    }
+    let is_cut = keys.is_some_and(|keys| keys.entry_count.is_some());
+    let listed = |kids: &[&str]| {
+        let tamed: Vec<String> = kids.iter().map(|kid| tame(kid, LONGEST_NAME)).collect();
+        tamed.join(", ")
+    };
+    let given_tamed = tame(given, LONGEST_NAME);
+    match meant[..] {
+        [only] => Ok(only.to_owned()),
+        // The status names some of many keys.
+        [] if is_cut && given == beginning => Ok(given.to_owned()),
+        [] if kids.is_empty() => Err(Failure::BadInput(format!(
+            "issuer {issuer} has no key {given_tamed}: it has none yet"
+        ))),
+        [] => Err(Failure::BadInput(format!(
+            "issuer {issuer} has no key {given_tamed}; it has {}. To refuse a key before it comes, make a Revocation with \
+             kubectl",
+            listed(&kids)
+        ))),
+        _ => Err(Failure::BadInput(format!(
+            "issuer {issuer} has several keys that begin with {given_tamed}: {}; give more of it",
+            listed(&meant)
+        ))),
+    }
 }
 
 /// Its name follows from what it revokes, so that the same order twice is one. Without a time, an order about a subject,
@@ -70,6 +113,21 @@ pub(super) fn revocation(args: &Args, now: Timestamp) -> Revocation {
         },
         spec,
         status: None,
+    }
+}
+
+/// Whether this very order was given before.
+pub(super) async fn is_there(cluster: &Cluster, wanted: &Revocation) -> Result<bool, Failure> {
+    let api = cluster.api::<Revocation>();
+    let name = wanted.metadata.name.as_deref().unwrap_or_default();
+    let question = Question {
+        verb: "get",
+        resource: "revocations.servicechain.dev",
+    };
+    match cluster.ask(question, api.get(name)).await {
+        Ok(object) => Ok(object.spec == wanted.spec),
+        Err(Unanswered::NotFound(_)) => Ok(false),
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -114,6 +172,34 @@ mod tests {
             made.metadata.name.unwrap(),
             serde_json::to_value(made.spec).unwrap(),
         )
+    }
+
+    #[test]
+    fn a_key_is_named_whole_or_by_its_beginning_and_must_be_there() {
+        let chain: ServiceChain = serde_saphyr::from_str(include_str!("../../fixtures/ready.yaml")).unwrap();
+        let known = |given: &str| {
+            known_key(&chain, "platform", given).map_err(|failure| failure.message().unwrap_or_default())
+        };
+        assert_eq!(known("k7f2KPdZ0sT3").unwrap(), "k7f2KPdZ0sT3");
+        assert_eq!(known("k7f2…").unwrap(), "k7f2KPdZ0sT3");
+        assert_eq!(known("s9d3W").unwrap(), "s9d3WmA7nQxL");
+        for given in ["nokey", "k7f", "", "…", "k7f2KPdZ0sT3x"] {
+            let error = known(given).unwrap_err();
+            assert!(
+                error.contains("it has k7f2KPdZ0sT3, k1c9Qm3xY8wV"),
+                "{given}: {error}"
+            );
+        }
+        let mut twins = chain.clone();
+        twins.status.as_mut().unwrap().keys.as_mut().unwrap().entries[1].kid = "k7f2other".to_owned();
+        let error = known_key(&twins, "platform", "k7f2")
+            .unwrap_err()
+            .message()
+            .unwrap();
+        assert!(
+            error.contains("several keys that begin with k7f2: k7f2KPdZ0sT3, k7f2other"),
+            "{error}"
+        );
     }
 
     #[test]

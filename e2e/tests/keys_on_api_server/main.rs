@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod config_map;
+mod foreign;
 mod hostile;
 mod knocks;
 mod leader;

@@ -67,6 +67,10 @@ pub(crate) const ISSUER: Component<'static> = Component::Issuer("platform");
 
 impl Cluster {
     pub(crate) async fn new(client: Client) -> Self {
+        Self::with_issuers(client, json!([{"name": "platform", "managed": {}}])).await
+    }
+
+    pub(crate) async fn with_issuers(client: Client, issuers: Value) -> Self {
         let namespace = fresh_namespace(&client).await.unwrap();
         let missing = Missing::MadeOnce(Some(&namespace));
         let roots = OperatorRoots::ensure(&client, &namespace, missing).await.unwrap();
@@ -76,7 +80,7 @@ impl Cluster {
             "metadata": {"name": "shop"},
             "spec": {
                 "audiences": ["shop"],
-                "issuers": [{"name": "platform", "managed": {}}],
+                "issuers": issuers,
                 "gateway": {"routes": [{"name": "items", "service": "a"}]},
                 "services": [{"name": "a", "database": {"managed": {}}}],
             },

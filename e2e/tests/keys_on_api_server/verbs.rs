@@ -75,7 +75,7 @@ fn status(state: &KeyState) -> Value {
     let time =
         |date: NumericDate| jiff::Timestamp::from_second(i64::try_from(date.as_seconds()).unwrap()).unwrap();
     let laggards = state.laggards.iter().map(|laggard| {
-        json!({"pod": laggard.name, "generation": laggard.generation.map(|generation| generation.number()),
+        json!({"pod": laggard.name, "generation": laggard.generation.map(servicechain_keys::Generation::number),
                "reason": laggard.word(), "since": time(laggard.since)})
     });
     let entries = state.entries.iter().map(|entry| {

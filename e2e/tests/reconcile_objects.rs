@@ -581,7 +581,9 @@ async fn a_secret_that_somebody_makes_is_seen_although_secrets_are_not_watched()
     let told = async |is_told: bool| {
         await_seen(missing, DEADLINE, async || {
             let message = stage.condition("IssuersReady").await.2;
-            (message.contains(missing) == is_told).then_some(()).ok_or(message)
+            (message.contains(missing) == is_told)
+                .then_some(())
+                .ok_or(message)
         })
         .await
         .unwrap();

@@ -74,6 +74,14 @@ fn a_name_that_is_somebody_elses_is_named_with_its_owner() {
     );
     assert!(judged.service("b").message.contains("Application other"));
     assert!(judged.service("a").message.is_empty());
+
+    // A chain that was deleted and made again at once.
+    world.observed.name_taken[0].owner = Some("ServiceChain shop".to_owned());
+    world.judged().names(
+        "ServicesReady",
+        "NameTaken",
+        "Deployment shop-b is still that of an earlier chain of this name; wait until Kubernetes has removed it with that chain",
+    );
 }
 
 #[test]

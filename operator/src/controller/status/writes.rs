@@ -31,7 +31,7 @@ pub(crate) fn unwritten<'a>(
     let taken = observed
         .name_taken
         .iter()
-        .map(|taken| of(&taken.name, name_taken(taken), true));
+        .map(|taken| of(&taken.name, name_taken(chain, taken), true));
     let failed = observed.write_failures.iter().map(|failure| {
         let WriteFailure { kind, name, .. } = failure;
         let is_absent = *kind != "Secret" && !observed.standing.contains(&(*kind, name.clone()));
@@ -113,8 +113,15 @@ fn component_of<'a>(chain: &str, components: &[Component<'a>], name: &str) -> Op
         .copied()
 }
 
-fn name_taken(taken: &NameTaken) -> Trouble {
+fn name_taken(chain: &str, taken: &NameTaken) -> Trouble {
     let NameTaken { kind, name, owner } = taken;
+    if owner.as_deref() == Some(&format!("ServiceChain {chain}")) {
+        return Trouble::new(
+            Reason::NameTaken,
+            format_args!("{kind} {name} is still that of an earlier chain of this name"),
+            "wait until Kubernetes has removed it with that chain",
+        );
+    }
     let whose = owner.as_ref().map_or_else(
         || "it is there already and not of this chain".to_owned(),
         |owner| format!("it belongs to {owner}"),

@@ -237,14 +237,6 @@ fn offer_of_somebody_elses_key_is_refused() {
 }
 
 #[test]
-fn kid_of_an_offer_is_computed_and_never_taken() {
-    let mut offer = Offer::new(&ED25519, &NONCE, &chain(), &pod()).unwrap();
-    offer.jwk.insert("kid".to_owned(), json!("chosen-by-the-pod"));
-    let jwk = offer.verify(Algorithm::EdDSA, &NONCE, &chain(), &pod()).unwrap();
-    assert_eq!(jwk.kid(), Some(ED25519.kid()));
-}
-
-#[test]
 fn odd_offer_does_not_hide_the_answer_it_came_in() {
     let key = ack_key("gateway");
     let odd = Offer {

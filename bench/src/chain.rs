@@ -228,7 +228,6 @@ fn object(value: Value) -> serde_json::Map<String, Value> {
     }
 }
 
-/// Names what a peer let through.
 impl Bad {
     pub(crate) const ALL: [Self; 4] = [Self::Signature, Self::Expired, Self::Audience, Self::Issuer];
 }

@@ -145,7 +145,7 @@ pub(crate) struct Findings {
     pub(crate) rows: Vec<Row>,
     /// What was left out and why; what the table does not say.
     pub(crate) notes: Vec<String>,
-    /// A page of its own beside the section's: its title and its text.
+    /// A page of its own beside the section's: its text, without a title.
     pub(crate) profile: Option<String>,
 }
 

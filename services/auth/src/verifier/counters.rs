@@ -127,7 +127,7 @@ pub struct Counters {
 }
 
 impl Verifier {
-    /// Everything counted, as families of `OpenMetrics` text, which the Prometheus text format differs from in its end.
+    /// Everything counted, as families of `OpenMetrics` text. The line that ends a page is for whoever prints one.
     #[must_use]
     pub fn metrics_text(&self) -> String {
         let counters = &self.counters;

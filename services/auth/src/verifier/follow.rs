@@ -54,8 +54,8 @@ impl Verifier {
         Follower { generations, judged }
     }
 
-    /// Whether the caller's token would pass now, by the newest bundle. It costs no signature check where nothing but
-    /// revocations and other keys have changed, and counts nothing.
+    /// Whether the caller's token would pass now, by the newest bundle. Where nothing but revocations and other keys
+    /// have changed it costs no signature check and counts nothing; else it is judged anew, and counted as a request is.
     #[must_use]
     pub fn is_still_good(&self, caller: &Caller) -> bool {
         let holds = {

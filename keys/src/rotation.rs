@@ -16,6 +16,7 @@ mod published_keys;
 mod revocations;
 mod standing;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::acknowledgement::{Answer, Nonce};
@@ -159,8 +160,8 @@ pub struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn answer_of(&self, pod: &PodId) -> Option<&Heard> {
-        self.answers.iter().find(|heard| heard.answer.pod == *pod)
+    fn answered(&self) -> HashSet<&PodId> {
+        self.answers.iter().map(|heard| &heard.answer.pod).collect()
     }
 
     fn listed(&self, pod: &PodId) -> Option<&ListedPod> {

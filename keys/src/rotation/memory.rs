@@ -1,7 +1,7 @@
 //! What a leader remembers between rounds: what pods have proved to hold, since when one is silent, when one stopped.
 //! All of it can be lost at any time and is then asked again, which delays and never contradicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::{Base, Heard, LEFT_OUT_AFTER, ListedPod, Round, VANISHED_GRACE};
@@ -79,9 +79,16 @@ impl Memory {
                 .or_default()
                 .note_answer(heard, base, round.elapsed);
         }
+        // Looked up, not searched: ten thousand pods are asked at once.
+        let (asked, answered) = (round.asked.iter().collect::<HashSet<_>>(), round.answered());
         for listed in round.pods {
             let known = self.pods.entry(listed.pod.clone()).or_default();
-            known.note_silence(round.asked.contains(&listed.pod), listed, round);
+            known.note_silence(
+                asked.contains(&listed.pod),
+                answered.contains(&listed.pod),
+                listed,
+                round.elapsed,
+            );
         }
         let owners = || {
             let issuers = base.into_iter().flat_map(|base| &base.bundle.issuers);
@@ -94,8 +101,13 @@ impl Memory {
             let known = self.pods.entry(owner.clone()).or_default();
             known.note_presence(listed, round);
         }
-        self.pods
-            .retain(|pod, _| round.listed(pod).is_some() || owners().any(|owner| owner == pod));
+        let remain: HashSet<&PodId> = round
+            .pods
+            .iter()
+            .map(|listed| &listed.pod)
+            .chain(owners())
+            .collect();
+        self.pods.retain(|pod, _| remain.contains(pod));
         self.settled = self.settled
             || self
                 .may_hold(round.pods, round.elapsed)
@@ -192,8 +204,8 @@ impl Memory {
     /// counted, the operator's clock would stand alone, and nothing needs to be removed.
     pub(super) fn is_expired_everywhere(&self, key: &IssuerKey, slack: Duration, round: &Round<'_>) -> bool {
         let mut counted = self.counted(round.pods, round.elapsed).peekable();
-        let all_heard =
-            counted.peek().is_some() && counted.all(|listed| round.answer_of(&listed.pod).is_some());
+        let answered = round.answered();
+        let all_heard = counted.peek().is_some() && counted.all(|listed| answered.contains(&listed.pod));
         let (Some(owner), Some(kid)) = (&key.owner, key.jwk.kid()) else {
             return false;
         };
@@ -236,21 +248,18 @@ impl Known {
         }
     }
 
-    fn note_silence(&mut self, asked: bool, listed: &ListedPod, round: &Round<'_>) {
-        let answered = round.answer_of(&listed.pod).is_some();
+    fn note_silence(&mut self, asked: bool, answered: bool, listed: &ListedPod, elapsed: Duration) {
         if answered || !asked {
             self.silent_since = self.silent_since.filter(|_| !answered);
         } else {
-            self.silent_since.get_or_insert(round.elapsed);
+            self.silent_since.get_or_insert(elapsed);
         }
         // Without an address it could not be asked: it may have been created long ago and start only now.
         self.doubt = (asked && !answered && listed.addressed && !listed.ready).then(|| {
-            let unbroken = self
-                .doubt
-                .filter(|doubt| round.elapsed <= doubt.last + LONGEST_PAUSE);
+            let unbroken = self.doubt.filter(|doubt| elapsed <= doubt.last + LONGEST_PAUSE);
             Doubt {
-                since: unbroken.map_or(round.elapsed, |doubt| doubt.since),
-                last: round.elapsed,
+                since: unbroken.map_or(elapsed, |doubt| doubt.since),
+                last: elapsed,
             }
         });
     }

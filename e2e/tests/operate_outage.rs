@@ -82,6 +82,7 @@ async fn without_operator_and_api_server_tokens_are_issued_and_accepted_for_long
             seen.counts()
         ));
     }
+    assert_eq!(killed.len(), KILLS.len(), "no container was left out");
     let issued_without = load.seen().fetched;
     outage.end().await.unwrap();
     progress.say(format_args!(

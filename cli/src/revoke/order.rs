@@ -61,9 +61,11 @@ pub(super) fn known_key(chain: &ServiceChain, issuer: &str, given: &str) -> Resu
     };
     let given_tamed = tame(given, LONGEST_NAME);
     match meant[..] {
-        [only] => Ok(only.to_owned()),
-        // The status names some of many keys.
-        [] if is_cut && given == beginning => Ok(given.to_owned()),
+        [only] if only == given || !is_cut => Ok(only.to_owned()),
+        _ if is_cut => Err(Failure::BadInput(format!(
+            "key {given_tamed} is not among those that the chain's status names, which are some of many; make a Revocation of \
+             the whole id with kubectl"
+        ))),
         [] if kids.is_empty() => Err(Failure::BadInput(format!(
             "issuer {issuer} has no key {given_tamed}: it has none yet"
         ))),
@@ -189,6 +191,12 @@ mod tests {
                 error.contains("it has k7f2KPdZ0sT3, k1c9Qm3xY8wV"),
                 "{given}: {error}"
             );
+        }
+        let mut many = chain.clone();
+        many.status.as_mut().unwrap().keys.as_mut().unwrap().entry_count = Some(70);
+        assert!(known_key(&many, "platform", "k7f2KPdZ0sT3").is_ok());
+        for given in ["k7f2", "k8", "k8xxxxxxxxxx"] {
+            assert!(known_key(&many, "platform", given).is_err(), "{given}");
         }
         let mut twins = chain.clone();
         twins.status.as_mut().unwrap().keys.as_mut().unwrap().entries[1].kid = "k7f2other".to_owned();

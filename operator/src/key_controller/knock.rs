@@ -110,7 +110,7 @@ impl KnockPort {
             lease,
             limits,
         } = &*self.0;
-        if !limits.may_knock(&knock.chain, &knock.pod) {
+        if !limits.may_knock(&knock.chain, &knock.workload, &knock.pod) {
             return Err(NoAnswer::TooOften);
         }
         if !lease.is_surely_held() {

@@ -31,7 +31,11 @@ impl Leader {
 
     pub(super) fn tell_of_incidents(&self, incidents: &[Incident]) {
         for incident in incidents {
-            tracing::warn!(chain = %self.roots.chain, "{incident}");
+            if incident.is_warning() {
+                tracing::warn!(chain = %self.roots.chain, "{incident}");
+            } else {
+                tracing::info!(chain = %self.roots.chain, "{incident}");
+            }
             if let Some((chain, news)) = &self.audience {
                 news.tell_of_incident(chain, incident);
             }

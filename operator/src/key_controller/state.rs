@@ -135,7 +135,14 @@ pub struct KeyEntry {
 }
 
 /// What [`Laggard::word`] may say.
-pub const LAG_WORDS: [&str; 4] = ["Unreachable", "Refuses", "NotDurable", "Behind"];
+pub const LAG_WORDS: [&str; 6] = [
+    "Unreachable",
+    "Refuses",
+    "NotDurable",
+    "Behind",
+    Falsehood::NotAuthentic.word(),
+    Falsehood::Claim.word(),
+];
 
 impl Laggard {
     /// Its reason in one word.

@@ -86,7 +86,8 @@ impl TrustRotation {
         }
     }
 
-    /// Reads what a leader before may have changed; to be awaited before anything is published.
+    /// Reads what a leader before may have changed; to be awaited before anything is published. A Secret that is gone is
+    /// waited for: what this replica read when it began may be older than any backup.
     pub async fn catch_up(&self) {
         loop {
             let read = async {
@@ -98,13 +99,8 @@ impl TrustRotation {
                     self.set(held);
                     return;
                 }
-                Err(RotationError::Api(error)) => {
-                    tracing::warn!(error = %chain_of(&error), "the trust key is read again before keys are published");
-                }
-                // What was read when this replica began is all there is.
                 Err(error) => {
-                    tracing::error!("{error}");
-                    return;
+                    tracing::error!(error = %chain_of(&error), "the trust key is read again before keys are published");
                 }
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -218,13 +214,19 @@ impl TrustRotation {
             if self.switched.contains(&uid) {
                 continue;
             }
-            let why = match self.keys.state(&uid) {
-                Some(state) => why_not(&state, next, chain.spec.paused),
-                None if self.has_bundle(&chain).await? => Some("its keys have not been asked for yet"),
+            let state = self.keys.state(&uid);
+            let why = match &state {
+                Some(state) => why_not(state, next, chain.spec.paused),
+                None if has_had_keys(&chain) || self.has_bundle(&chain).await? => {
+                    Some("its keys have not been asked for yet")
+                }
                 None => None,
             };
             let Some(why) = why else {
-                self.switched.insert(uid);
+                // One without keys may get its first bundle at any time, and by which key is seen then.
+                if state.is_some() {
+                    self.switched.insert(uid);
+                }
                 continue;
             };
             let namespace = chain.namespace().unwrap_or_default();
@@ -268,6 +270,13 @@ fn step(order: Option<Timestamp>, made: Timestamp, has_next: bool, waits: &[Stri
         (true, [first]) => Step::Wait(format!("waits for {first}")),
         (true, [first, rest @ ..]) => Step::Wait(format!("waits for {first}; and for {} more", rest.len())),
     }
+}
+
+/// Its bundle may be gone for a moment, or for longer; then its pods have it.
+fn has_had_keys(chain: &ServiceChain) -> bool {
+    let status = chain.status.as_ref();
+    let keys = status.and_then(|status| status.keys.as_ref());
+    keys.is_some_and(|keys| keys.generation > 0)
 }
 
 /// Why the chain does not stand on the next trust key yet.

@@ -17,7 +17,7 @@ use servicechain_keys::{Generation, KeyState as StateOfKey, NumericDate, Workloa
 use tokio::time::Instant;
 
 use crate::key_controller::KeyState;
-use crate::key_controller::state::LAG_WORDS;
+use crate::key_controller::state::{Falsehood, LAG_WORDS};
 
 /// Chains that have series of their own, the first ones by name: a scrape must stay one that a scraper takes.
 const MOST_CHAINS: usize = 500;
@@ -269,7 +269,9 @@ fn of_issuer(name: &str) -> Labels {
 fn least_held(shown: &Shown) -> Figures {
     let mut least = BTreeMap::<&Workload, Generation>::new();
     for pod in shown.state.pods.iter().filter(|pod| pod.is_counted) {
-        let held = pod.generation.unwrap_or_default();
+        // What was claimed and refuted is held by nobody.
+        let claimed = pod.generation.filter(|_| pod.falsehood != Some(Falsehood::Claim));
+        let held = claimed.unwrap_or_default();
         let known = least.entry(&pod.workload).or_insert(held);
         *known = held.min(*known);
     }

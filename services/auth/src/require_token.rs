@@ -149,6 +149,9 @@ where
             };
             parts.extensions.insert(caller.clone());
             let mut response = inner.call(Request::from_parts(parts, body)).await?;
+            // A verdict of a hop behind it, which a service passed on with that hop's answer, is none on this request: who
+            // takes it for one sends again what was done.
+            response.headers_mut().remove(VERDICT);
             response.extensions_mut().insert(caller);
             Ok(response)
         })

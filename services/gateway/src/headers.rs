@@ -4,6 +4,7 @@
 //! It decides by names alone. Tokens, bodies and routes are none of its business.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use servicechain_auth::second_opinion::VERDICT;
 
 /// What servers behind a gateway take for an identity or for another request than the one that was checked.
 /// Whoever may set one of these from outside is whoever it says.
@@ -135,7 +136,8 @@ pub(crate) fn screen_response(headers: &mut HeaderMap) {
             // An upstream that names too much loses nothing that clients rely on.
             let _ = name_connection_options(value, &mut unwanted);
         }
-        if is_hop_by_hop(name) {
+        // What hops say to each other is for no client.
+        if is_hop_by_hop(name) || *name == VERDICT {
             unwanted.push(name.clone());
         }
     }

@@ -5,7 +5,6 @@
 
 use http::{Method, StatusCode};
 use servicechain_auth::SecondOpinion;
-use servicechain_auth::second_opinion::VERDICT;
 use servicechain_runtime::deadline::Deadline;
 
 use crate::app::Worker;
@@ -26,7 +25,7 @@ pub(crate) async fn heed(
     exchange: &mut Exchange,
 ) -> Result<Answer, Rejection> {
     if !disagrees(worker, route, &answer, exchange)? {
-        return Ok(without_mark(answer));
+        return Ok(answer);
     }
     let address = answer.address();
     // A verifier stands before whatever its service does, so the request was not applied and may be repeated whatever its
@@ -35,16 +34,10 @@ pub(crate) async fn heed(
     let upstream = &worker.gateway.upstreams[route];
     let sent = forward::send(upstream, &worker.pool, method, request, deadline, Some(address));
     match deadline.bound(sent).await {
-        Ok(Ok(second)) if !disagrees(worker, route, &second, exchange)? => Ok(without_mark(second)),
+        Ok(Ok(second)) if !disagrees(worker, route, &second, exchange)? => Ok(second),
         Ok(_) => Err(Rejection::RefusesGoodToken),
         Err(_passed) => Err(Rejection::SlowUpstream),
     }
-}
-
-/// What hops say to each other is for no client.
-fn without_mark(mut answer: Answer) -> Answer {
-    answer.response.headers_mut().remove(VERDICT);
-    answer
 }
 
 /// Whether the answer refuses a token that is still good here.

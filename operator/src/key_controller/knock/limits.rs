@@ -1,11 +1,11 @@
-//! How much those who knock may ask for: each pod about once a second, all pods of a chain together so many a second,
+//! How much those who knock may ask for: each pod about once a second, all pods of a workload together so many a second,
 //! and all chains of a namespace, as all namespaces, so many at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use servicechain_keys::{ChainId, PodId};
+use servicechain_keys::{ChainId, PodId, Workload};
 use tokio::time::Instant;
 
 use super::places::{Place, Places};
@@ -14,15 +14,15 @@ use super::places::{Place, Places};
 const EVERY: Duration = Duration::from_secs(1);
 /// A container that starts again knocks at once, and a knock may come late where the one after it does not.
 const AT_ONCE: u32 = 3;
-/// A chain's knocks, over any longer time. Who holds the key of one workload can name any pod, so that pods alone are
-/// no bound.
-const EVERY_OF_CHAIN: Duration = Duration::from_millis(5);
-/// A chain that starts as a whole.
-const AT_ONCE_OF_CHAIN: u32 = 256;
+/// A workload's knocks, over any longer time. Who holds its key can name any pod, so that pods alone are no bound; what
+/// they use up is theirs, and other hops of the chain are heard.
+const EVERY_OF_WORKLOAD: Duration = Duration::from_millis(5);
+/// A workload that starts as a whole.
+const AT_ONCE_OF_WORKLOAD: u32 = 256;
 /// Knocks that wait for their answer: of all, and of the chains of one namespace. A tenant may have many chains.
 const MOST_WAITING: usize = 1024;
 const MOST_OF_NAMESPACE: usize = 256;
-/// Pods, or chains, that are remembered before those of long ago are forgotten.
+/// Pods, or workloads, that are remembered before those of long ago are forgotten.
 const MOST_REMEMBERED: usize = 4096;
 
 pub(super) struct Limits {
@@ -34,7 +34,7 @@ pub(super) struct Limits {
 #[derive(Default)]
 struct Known {
     pods: HashMap<(ChainId, PodId), Instant>,
-    chains: HashMap<ChainId, Instant>,
+    workloads: HashMap<(ChainId, Workload), Instant>,
 }
 
 impl Default for Limits {
@@ -49,14 +49,14 @@ impl Default for Limits {
 impl Limits {
     /// Counts this knock, unless its chain or its pod has knocked too often. Only those who proved who they are come so
     /// far.
-    pub(super) fn may_knock(&self, chain: &ChainId, pod: &PodId) -> bool {
+    pub(super) fn may_knock(&self, chain: &ChainId, workload: &Workload, pod: &PodId) -> bool {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { pods, chains } = &mut *known;
-        forget(chains, now);
-        let of_chain = chains.entry(chain.clone()).or_insert(now);
-        // The chain first: a pod that it has no room for is not remembered.
-        if !spend(of_chain, now, EVERY_OF_CHAIN, AT_ONCE_OF_CHAIN) {
+        let Known { pods, workloads } = &mut *known;
+        forget(workloads, now);
+        let of_workload = workloads.entry((chain.clone(), workload.clone())).or_insert(now);
+        // The workload first: a pod that it has no room for is not remembered.
+        if !spend(of_workload, now, EVERY_OF_WORKLOAD, AT_ONCE_OF_WORKLOAD) {
             return false;
         }
         forget(pods, now);
@@ -93,16 +93,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pod_knocks_once_a_second_and_others_meanwhile() {
         let limits = Limits::default();
-        let chain = ChainId::new("chain").unwrap();
+        let (chain, workload) = (ChainId::new("chain").unwrap(), Workload::new("a").unwrap());
         let (pod, other) = (PodId::new("pod").unwrap(), PodId::new("other").unwrap());
-        let knocks = (0..10).filter(|_| limits.may_knock(&chain, &pod)).count();
+        let knocks = (0..10)
+            .filter(|_| limits.may_knock(&chain, &workload, &pod))
+            .count();
         assert_eq!(knocks, 3);
-        assert!(limits.may_knock(&chain, &other));
+        assert!(limits.may_knock(&chain, &workload, &other));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(limits.may_knock(&chain, &pod));
-        assert!(!limits.may_knock(&chain, &pod));
+        assert!(limits.may_knock(&chain, &workload, &pod));
+        assert!(!limits.may_knock(&chain, &workload, &pod));
         tokio::time::advance(Duration::from_hours(1)).await;
-        let knocks = (0..10).filter(|_| limits.may_knock(&chain, &pod)).count();
+        let knocks = (0..10)
+            .filter(|_| limits.may_knock(&chain, &workload, &pod))
+            .count();
         assert_eq!(knocks, 3, "what was not used is not saved up");
     }
 
@@ -110,14 +114,20 @@ mod tests {
     async fn who_makes_up_pods_of_his_chain_is_held_to_its_rate_and_others_are_not() {
         let limits = Limits::default();
         let (chain, other) = (ChainId::new("chain").unwrap(), ChainId::new("other").unwrap());
+        let workload = Workload::new("a").unwrap();
         let mut knocks = 0;
         for pod in 0..10_000 {
             let pod = PodId::new(format!("pod-{pod}")).unwrap();
-            knocks += usize::from(limits.may_knock(&chain, &pod));
+            knocks += usize::from(limits.may_knock(&chain, &workload, &pod));
             tokio::time::advance(super::super::ANSWER_TIMEOUT / 10_000).await;
         }
         assert!((256..MOST_WAITING / 2).contains(&knocks), "{knocks}");
-        assert!(limits.may_knock(&other, &PodId::new("pod").unwrap()));
+        let pod = PodId::new("pod").unwrap();
+        assert!(limits.may_knock(&other, &workload, &pod));
+        assert!(
+            limits.may_knock(&chain, &Workload::new("b").unwrap(), &pod),
+            "other hops are heard"
+        );
     }
 
     #[test]

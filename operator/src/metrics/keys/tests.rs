@@ -100,6 +100,7 @@ async fn a_scrape_says_what_a_chains_keys_are_and_nothing_of_it_once_it_is_gone(
             &format!("key_verifiers{{{shop_is}}} 3"),
             &format!(r#"key_laggards{{{shop_is},reason="NotDurable"}} 1"#),
             &format!(r#"key_laggards{{{shop_is},reason="Behind"}} 0"#),
+            &format!(r#"key_laggards{{{shop_is},reason="ClaimRefuted"}} 0"#),
             &format!("key_verifiers_unconfirmed{{{shop_is}}} 1"),
             &format!("key_clock_offset_seconds{{{shop_is}}} 12"),
             &format!(r#"keys{{{shop_is},issuer="platform",state="Active"}} 2"#),

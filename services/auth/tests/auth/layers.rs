@@ -9,6 +9,7 @@ use axum::routing::get;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use servicechain_auth::second_opinion::VERDICT;
 use servicechain_auth::specimen::{Specimen, bearing};
 use servicechain_auth::verifier::VerifierConfig;
 use servicechain_auth::{
@@ -62,6 +63,23 @@ async fn a_request_without_a_token_is_challenged() {
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert_eq!(response.extensions().get::<Rejected>(), Some(&Rejected::NoToken));
+}
+
+#[tokio::test]
+async fn only_the_layers_own_verdict_is_marked_as_one() {
+    let chain = Specimen::new();
+    let verifier = chain.verifier();
+    // A service that passes on what the hop behind it answered.
+    let passes_on = get(|| async { (StatusCode::UNAUTHORIZED, [(VERDICT, "1")]) });
+    let app = Router::new()
+        .route("/", passes_on)
+        .layer(RequireTokenLayer::new(verifier));
+    let ask = |token: String| app.clone().oneshot(request("/", bearing(&token)));
+    let passed_on = ask(chain.token()).await.unwrap();
+    assert_eq!(passed_on.status(), 401);
+    assert!(!passed_on.headers().contains_key(VERDICT));
+    let refused = ask(format!("{}x", chain.token())).await.unwrap();
+    assert!(refused.headers().contains_key(VERDICT), "{refused:?}");
 }
 
 #[tokio::test]

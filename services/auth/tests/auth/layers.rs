@@ -74,11 +74,11 @@ async fn only_the_layers_own_verdict_is_marked_as_one() {
     let app = Router::new()
         .route("/", passes_on)
         .layer(RequireTokenLayer::new(verifier));
-    let ask = |token: String| app.clone().oneshot(request("/", bearing(&token)));
-    let passed_on = ask(chain.token()).await.unwrap();
-    assert_eq!(passed_on.status(), 401);
-    assert!(!passed_on.headers().contains_key(VERDICT));
-    let refused = ask(format!("{}x", chain.token())).await.unwrap();
+    let answer = |token: String| app.clone().oneshot(request("/", bearing(&token)));
+    let handed_on = answer(chain.token()).await.unwrap();
+    assert_eq!(handed_on.status(), 401);
+    assert!(!handed_on.headers().contains_key(VERDICT));
+    let refused = answer(format!("{}x", chain.token())).await.unwrap();
     assert!(refused.headers().contains_key(VERDICT), "{refused:?}");
 }
 

@@ -79,7 +79,12 @@ pub enum PlaceError {
 /// to hear how far they have got.
 #[derive(Clone, Debug)]
 pub(super) enum Wish {
-    This(Box<Desired>, BTreeMap<String, IssuerStanding>, Vec<Asked>),
+    This {
+        desired: Box<Desired>,
+        issuers: BTreeMap<String, IssuerStanding>,
+        revocations: Vec<Asked>,
+        is_paused: bool,
+    },
     /// No spec of it is kept that this operator accepts: what is published stays as it is.
     Nothing,
     /// There is no such chain any more, or it is being deleted.
@@ -142,7 +147,12 @@ impl Place {
             Self::Local(local) => {
                 let mut desired = Box::new(local.desired.borrow_and_update().clone());
                 local.external.fill(&mut desired);
-                Ok(Wish::This(desired, local.external.standings(), Vec::new()))
+                Ok(Wish::This {
+                    desired,
+                    issuers: local.external.standings(),
+                    revocations: Vec::new(),
+                    is_paused: false,
+                })
             }
             Self::Cluster(cluster) => Ok(cluster.wish().await?),
         }
@@ -257,7 +267,12 @@ impl Cluster {
         );
         self.external.follow(foreign.sources, foreign.standings);
         self.external.fill(&mut wish);
-        Ok(Wish::This(Box::new(wish), self.external.standings(), revocations))
+        Ok(Wish::This {
+            desired: Box::new(wish),
+            issuers: self.external.standings(),
+            revocations,
+            is_paused: object.spec.paused,
+        })
     }
 
     /// A `ConfigMap` that cannot be read is its issuer's trouble, and no other's.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use servicechain_keys::rotation::{Base, Round};
+use servicechain_keys::rotation::{Base, ListedPod, Round};
 use servicechain_keys::{Bundle, HeldBundle, SignError, TrustKey};
 
 use super::place::{Place, PlaceError};
@@ -47,19 +47,23 @@ pub(super) fn resigned(held: &HeldBundle, signer: &TrustKey, round: &Round<'_>) 
 
 impl Leader {
     /// The trust key that signs the chain's next bundle.
-    pub(super) fn signer(&self, config_map: Option<&HeldBundle>, round: &Round<'_>) -> Arc<TrustKey> {
+    pub(super) fn signer(
+        &self,
+        config_map: Option<&HeldBundle>,
+        round: &Round<'_>,
+        is_paused: bool,
+    ) -> Arc<TrustKey> {
         let known = self.evidence.lock();
-        let counted = round
-            .pods
-            .iter()
-            .filter(|pod| known.memory.counts(pod, round.elapsed));
-        let anchors = counted.map(|pod| {
+        let counts = |pod: &&ListedPod| known.memory.counts(pod, round.elapsed);
+        let counted: Vec<&ListedPod> = round.pods.iter().filter(counts).collect();
+        let silent = others_come_back(counted.len(), round.pods.len(), is_paused).then_some(None);
+        let anchors = counted.into_iter().map(|pod| {
             let mut heard = round.answers.iter();
             let heard = heard.find(|heard| heard.answer.pod == pod.pod)?;
             Some(heard.answer.anchors.as_slice())
         });
         let held = self.roots.trust_keys.held();
-        Arc::clone(held.signer(config_map.map(HeldBundle::signed_by), anchors))
+        Arc::clone(held.signer(config_map.map(HeldBundle::signed_by), anchors.chain(silent)))
     }
 
     /// Whether the base of a round may get a successor: it is stored, and nobody holds a newer one.
@@ -76,5 +80,24 @@ impl Leader {
             return Ok(());
         }
         Err(RoundError::AnotherTrustKey)
+    }
+}
+
+/// Where nobody is counted, nobody speaks for those that may come back and know the current key alone: pods that are cut
+/// off, or pods of templates that a pause keeps as they are. Pods of other templates will know both keys.
+const fn others_come_back(counted: usize, listed: usize, is_paused: bool) -> bool {
+    counted == 0 && (listed > 0 || is_paused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_without_counted_pods_is_waited_for_unless_none_can_come_back() {
+        assert!(others_come_back(0, 3, false), "they are cut off");
+        assert!(others_come_back(0, 0, true), "a pause keeps their template");
+        assert!(!others_come_back(0, 0, false));
+        assert!(!others_come_back(1, 3, true), "one speaks");
     }
 }

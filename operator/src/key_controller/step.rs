@@ -99,14 +99,17 @@ impl Leader {
         let (config_map, not_ours) = self.take_in(stored.as_ref())?;
         // Read after the bundle, and each by itself: an older reading could undo what the bundle says.
         let asked_at = Instant::now();
-        let mut revocations = Vec::new();
-        let desired = match trace::step("read", self.place.wish()).await? {
-            Wish::This(desired, issuers, asked) => {
+        let (desired, revocations, is_paused) = match trace::step("read", self.place.wish()).await? {
+            Wish::This {
+                desired,
+                issuers,
+                revocations,
+                is_paused,
+            } => {
                 self.hear_of(issuers);
-                revocations = asked;
-                Some(desired)
+                (Some(desired), revocations, is_paused)
             }
-            Wish::Nothing => None,
+            Wish::Nothing => (None, Vec::new(), true),
             Wish::Gone => return Ok(After::Gone),
         };
         let pods = trace::step("list", self.place.pods()).await?;
@@ -137,7 +140,7 @@ impl Leader {
             });
             (decision, is_decided)
         };
-        let signer = self.signer(config_map.as_deref(), &round);
+        let signer = self.signer(config_map.as_deref(), &round, is_paused);
         if decision.next.is_none() && self.may_publish(base) {
             decision.next = config_map
                 .as_deref()

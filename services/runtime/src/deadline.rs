@@ -15,7 +15,7 @@ const MAX_DIGITS: usize = 10;
 
 /// What a hop keeps of the time it was given, so that its word on who was slow arrives before its caller gives up:
 /// a twentieth, within these bounds.
-const RESERVE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+const RESERVE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
 /// When a request must be answered; without one it may take as long as it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,7 +129,7 @@ mod tests {
     async fn the_earlier_of_header_and_own_timeout_counts() {
         let five = Duration::from_secs(5);
         let left = |value| Deadline::from_headers(&headers(value), five).remaining();
-        assert_eq!(left("1200"), Some(Duration::from_millis(1150)));
+        assert_eq!(left("1200"), Some(Duration::from_millis(1140)));
         assert_eq!(left("100"), Some(Duration::from_millis(95)));
         assert_eq!(left("0"), Some(Duration::ZERO));
         assert_eq!(left("60000"), Some(five));

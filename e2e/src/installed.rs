@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::Api;
 use kube::api::ListParams;
 
@@ -49,6 +49,28 @@ pub async fn await_another_leader(cluster: &Cluster, pod: &Pod) -> anyhow::Resul
         Ok(leader)
     })
     .await
+}
+
+/// Waits until the operator's container in `pod` is another than it was, and ready.
+pub async fn await_restart(cluster: &Cluster, pod: &Pod) -> anyhow::Result<()> {
+    let before = container(pod).and_then(|status| status.container_id.clone());
+    await_seen("the operator's container to be there again", WITHIN, async || {
+        let pods = pods(cluster).await.map_err(|error| format!("{error:#}"))?;
+        let mut pods = pods.iter();
+        let same = pods.find(|found| found.metadata.uid == pod.metadata.uid);
+        let status = same.and_then(container).ok_or("the pod is gone")?;
+        if status.ready && status.container_id != before {
+            Ok(())
+        } else {
+            Err(format!("{:?}, ready: {}", status.state, status.ready))
+        }
+    })
+    .await
+}
+
+fn container(pod: &Pod) -> Option<&ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == CONTAINER)
 }
 
 /// Waits until there are so many pods, and they are ready.

@@ -186,6 +186,8 @@ impl Soak {
                 .kill_container(&leader, installed::CONTAINER)
                 .await
                 .unwrap();
+            // It may lead again at once, and is not to be taken for running before it does.
+            installed::await_restart(cluster, &leader).await.unwrap();
             Vec::new()
         })
         .await;

@@ -41,10 +41,12 @@ impl<'a> Gateway<'a> {
         }
     }
 
-    /// Returns once it takes connections on all its ports: `main`, `admin` and `keys`.
+    /// Returns once it takes connections on all its ports (`main`, `admin` and `keys`) and says that it is ready: before it
+    /// holds keys it answers every token with 503.
     pub(crate) fn start(&self, setting: &Setting<'_>) -> Result<Proxy> {
         let mut proxy = self.spawn(setting)?;
         proxy.wait()?;
+        proxy.wait_until_ready()?;
         Ok(proxy)
     }
 
